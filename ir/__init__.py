@@ -1,0 +1,1 @@
+"""What a program is: types, SSA, one definition per op, text form, verifier, interpreter."""

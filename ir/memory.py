@@ -1,0 +1,61 @@
+"""Where each Value of a KERNELS-level Function lives: the memory plan's data.
+
+`passes/memory.py` makes the plan, `codegen/` reads it, so its types stand here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from treadle.ir.graph import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A buffer and a byte offset into it.
+
+    `param` and `result` are the caller's buffers, counted as in the Function; `const` is the n-th
+    constant array of the module; `workspace` is the one block that a call is given (index 0).
+    A view (reshape) has the place of what it views.
+    """
+
+    kind: Literal["param", "result", "const", "workspace"]
+    index: int
+    offset: int = 0
+
+    def __str__(self) -> str:
+        if self.kind == "workspace":
+            return f"workspace+{self.offset}"
+        return f"{self.kind} {self.index}" + (f"+{self.offset}" if self.offset else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """After the last instruction, copy `value` to the buffer of result `result`: a result that is
+    a parameter, a constant or another result's buffer must not share memory with it."""
+
+    value: Value
+    result: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemoryPlan:
+    """The plan of one Function.
+
+    `places`: every Value that has memory (constants of rank 0 are folded into kernels).
+    `workspace`: bytes of the block for intermediates; every offset is 64-byte aligned.
+    `in_place`: (param, result) pairs that share the param's buffer: state updated in place.
+    `fault_barrier`: after this instruction a run whose fault record is set returns at once; no
+    instruction up to it writes a buffer that outlives the call other than fresh results. -1: no
+    instruction can fault.
+    `peak`: bytes live at the worst instruction, parameters and results included.
+    """
+
+    places: Mapping[Value, Place]
+    workspace: int
+    in_place: tuple[tuple[int, int], ...] = ()
+    copies: tuple[Copy, ...] = ()
+    fault_barrier: int = -1
+    peak: int = 0

@@ -1,0 +1,1 @@
+"""The op table. Importing this package registers every op; each file holds one family."""

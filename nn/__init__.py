@@ -1,0 +1,1 @@
+"""Part of the treadle package; see docs/architecture.md."""

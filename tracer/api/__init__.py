@@ -1,0 +1,1 @@
+"""The array functions, by the names of the Array API standard."""

@@ -1,0 +1,69 @@
+"""The one door from the tracer to the compiler.
+
+`treadle.runtime` implements `Compiler` and registers it; the tracer knows nothing else of passes,
+code generation or LLVM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from treadle.ir.graph import Function
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOptions:
+    """What a `jit` may ask of the compiler; part of every cache key."""
+
+    reassociate: bool = False
+    contract: bool = False
+
+
+class Executable(Protocol):
+    """A compiled Function."""
+
+    @property
+    def in_place(self) -> tuple[tuple[int, int], ...]:
+        """(param, result) pairs: the call overwrites that parameter's buffer with that result, so
+        the caller must own it alone (or pass a copy)."""
+        ...
+
+    @property
+    def compile_seconds(self) -> float: ...
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """One array a parameter, C-contiguous and of its type, in the Function's order; returns
+        one array a result. The result of an in-place pair is the parameter's array itself.
+        Raises IndexFault, with every array as before the call, where the run found a fault."""
+        ...
+
+    def stage(self, name: str) -> str:
+        """The program as text after the pass `name` (also: memory, plan, llvm, asm)."""
+        ...
+
+
+class Compiler(Protocol):
+    def compile(self, fn: Function, options: CompileOptions) -> Executable:
+        """Compile a TRACED Function. Raises CompileError."""
+        ...
+
+
+_registered: list[Compiler] = []
+
+
+def register_compiler(compiler: Compiler) -> None:
+    """Make `compiler` the one that `jit` uses."""
+    _registered[:] = [compiler]
+
+
+def compiler() -> Compiler:
+    """The registered compiler."""
+    if not _registered:
+        raise RuntimeError("no compiler is registered; `import treadle` registers one")
+    return _registered[0]
