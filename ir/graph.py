@@ -151,5 +151,4 @@ def walk(fn: Function) -> Iterator[Instr]:
             stack.pop()
             continue
         yield instr
-        for region in reversed(instr.regions):
-            stack.append(iter(region.instrs))
+        stack.extend(iter(region.instrs) for region in reversed(instr.regions))

@@ -159,9 +159,7 @@ def register(op: OpDef) -> OpDef:
         missing.append("lower or expand")
     if op.elementwise and not (isinstance(op.lower, Scalar) or op.expand is not None):
         missing.append("lower=Scalar(...), which the ELEMENTWISE trait asks for")
-    for piece in ("infer", "ref", "samples"):
-        if not callable(getattr(op, piece)):
-            missing.append(piece)
+    missing += [p for p in ("infer", "ref", "samples") if not callable(getattr(op, p))]
     if not (callable(op.vjp) or op.vjp is NOT_DIFFERENTIABLE):
         missing.append("vjp (or NOT_DIFFERENTIABLE)")
     if op.name in _TABLE and _TABLE[op.name] is not op:
