@@ -22,6 +22,7 @@ KERNELS: after fusion
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -102,8 +103,7 @@ def _paths(fn: Function) -> Iterator[Fault]:
         ("parameters", [p.path for p in fn.params]),
         ("state results", [r.path for r in fn.results if r.kind == "state"]),
     ):
-        repeated = sorted({p for p in paths if paths.count(p) > 1}) if paths else []
-        for path in repeated:
+        for path in sorted(p for p, count in Counter(paths).items() if count > 1):
             yield Fault(f"two {what} have the path {path!r}")
 
 
