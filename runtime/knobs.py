@@ -1,0 +1,65 @@
+"""The switches of the run time: the only place that reads environment variables.
+
+Each is read when it is first asked for, and may be set from Python, which wins.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+VerifyMode = Literal["levels", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """A switch: its environment variable, what it does, and the value when nothing is said."""
+
+    variable: str
+    effect: str
+    default: str
+
+
+KNOBS: tuple[Knob, ...] = (
+    Knob("TREADLE_TARGET", "host, sse2, avx2, avx512 or neon: what code is generated for", "host"),
+    Knob(
+        "TREADLE_VERIFY", "levels: verify at each change of level; all: after every pass", "levels"
+    ),
+    Knob("TREADLE_EXPLAIN", "1: a line on stderr for each recompilation; 0: none", "1"),
+)
+_BY_NAME = {k.variable: k for k in KNOBS}
+_set: dict[str, str] = {}
+
+
+def read(variable: str) -> str:
+    """The value of a knob: set from Python, else the environment's, else its default."""
+    knob = _BY_NAME[variable]
+    return _set.get(variable) or os.environ.get(variable) or knob.default
+
+
+def write(variable: str, value: str | None) -> None:
+    """Set a knob from Python; None takes that back."""
+    _BY_NAME[variable]  # an unknown name is a KeyError here and not silence later
+    if value is None:
+        _set.pop(variable, None)
+    else:
+        _set[variable] = value
+
+
+def verify_mode() -> VerifyMode:
+    """What the pass manager verifies. Raises ValueError for an unknown mode."""
+    mode = read("TREADLE_VERIFY")
+    for known in get_args(VerifyMode):
+        if mode == known:
+            return known
+    raise ValueError(f"TREADLE_VERIFY must be levels or all, found {mode!r}")
+
+
+def target_name() -> str:
+    return read("TREADLE_TARGET")
+
+
+def explains() -> bool:
+    """Whether recompilations are explained on stderr."""
+    return read("TREADLE_EXPLAIN") != "0"
