@@ -26,5 +26,5 @@ def load_digits(seed: int = 0) -> Digits:
     table = np.random.default_rng(seed).permutation(table)
     images = (table[:, :64] / 16).astype(np.float32)
     labels = table[:, 64].astype(np.int64)
-    cut = len(table) - round(len(table) / 5) - 1
+    cut = len(table) * 4 // 5
     return Digits(images[:cut], labels[:cut], images[cut:], labels[cut:])

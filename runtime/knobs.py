@@ -22,10 +22,8 @@ class Knob:
 
 
 KNOBS: tuple[Knob, ...] = (
-    Knob("TREADLE_TARGET", "host, sse2, avx2, avx512 or neon: what code is generated for", "host"),
-    Knob(
-        "TREADLE_VERIFY", "levels: verify at each change of level; all: after every pass", "levels"
-    ),
+    Knob("TREADLE_TARGET", "host, sse2, avx2, avx512 or neon: the code's target", "host"),
+    Knob("TREADLE_VERIFY", "levels: verify at changes of level; all: after every pass", "levels"),
     Knob("TREADLE_EXPLAIN", "1: a line on stderr for each recompilation; 0: none", "1"),
 )
 _BY_NAME = {k.variable: k for k in KNOBS}
