@@ -67,6 +67,21 @@ def parse_functions(text: str, file: str = "<text>") -> list[Function]:
     return functions
 
 
+def parse_arguments(text: str, file: str = "<arguments>") -> list[Any]:
+    """Arguments as the command line writes them: `f32[32, 64], i64[32], 0.1, True`.
+
+    A type gives a TensorType, anything else the Python value. Raises ParseError.
+    """
+    parser = _Parser(text, file)
+    found: list[Any] = []
+    while parser.here.kind != "end":
+        if found:
+            parser.expect(",")
+        is_type = parser.here.text in _DTYPES and parser.tokens[parser.at + 1].text == "["
+        found.append(parser.type() if is_type else parser.attr())
+    return found
+
+
 class _Parser:
     def __init__(self, text: str, file: str) -> None:
         self.file = file
