@@ -1,0 +1,242 @@
+"""Ops that move elements and compute nothing: reshape, permute, broadcast_to, flip, slice,
+slice_update, pad, concat.
+
+References return fresh arrays, never views of their operands, so that nothing that holds a result
+sees a later write to an operand. Starts and pads are sizes: an int or a symbolic dimension; bounds
+are checked wherever they are plain numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from treadle.ir.errors import ShapeError
+from treadle.ir.op import Array, Attrs, OpDef, Sample, Trait, register
+from treadle.ir.scalar import Index
+from treadle.ir.types import (
+    Shape,
+    Size,
+    TensorType,
+    shape_text,
+    size_product,
+)
+
+_MOVEMENT = frozenset({Trait.MOVEMENT})
+
+
+def _ints(sizes: Sequence[Size], what: str) -> tuple[int, ...]:
+    """`sizes` as ints; raises ShapeError where one is symbolic."""
+    found = tuple(s for s in sizes if isinstance(s, int))
+    if len(found) != len(sizes):
+        raise ShapeError(f"{what} {shape_text(sizes)} has a symbolic size where ints are needed")
+    return found
+
+
+def _negative(size: Size) -> bool:
+    """Known to be below 0; a symbolic size is not."""
+    return isinstance(size, int) and size < 0
+
+
+def draw(rng: np.random.Generator, *shape: int) -> Array:
+    """A float32 array for samples, signed zeros and all kinds of values."""
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+# --- reshape ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReshapeAttrs(Attrs):
+    """`shape` of the result, without -1."""
+
+    shape: Shape
+
+
+def _reshape_infer(a: ReshapeAttrs, x: TensorType) -> TensorType:
+    if any(_negative(s) for s in a.shape):
+        raise ShapeError(f"reshape to {shape_text(a.shape)}: dimensions must be at least 0")
+    if size_product(a.shape) != x.size:
+        raise ShapeError(
+            f"cannot reshape {shape_text(x.shape)} ({x.size} elements) to {shape_text(a.shape)} "
+            f"({size_product(a.shape)} elements)"
+        )
+    return x.with_shape(a.shape)
+
+
+def reshape_groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[range, range]]:
+    """The finest pairs of runs of axes, old and new, that hold equally many elements.
+
+    (6, 4) -> (2, 3, 4) gives axis 0 <-> axes 0, 1 and axis 1 <-> axis 2. Each group's index is
+    computed alone, so that axes which a reshape leaves alone stay affine. No size may be 0.
+    """
+    groups: list[tuple[range, range]] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        first_i, first_j = i, j
+        left = right = 1
+        if i < len(old):
+            left, i = old[i], i + 1
+        if j < len(new):
+            right, j = new[j], j + 1
+        while left != right:
+            if left < right:
+                left, i = left * old[i], i + 1
+            else:
+                right, j = right * new[j], j + 1
+        groups.append((range(first_i, i), range(first_j, j)))
+    return groups
+
+
+def _reshape_lower(s: Any, a: ReshapeAttrs, types: Any, index: Any, load: Any) -> Any:
+    old, new = types[0].static_shape, _ints(a.shape, "reshape's shape")
+    if 0 in old:
+        return load(0, tuple(s.index_const(0) for _ in old))
+    where: list[Any] = [s.index_const(0)] * len(old)
+    for old_axes, new_axes in reshape_groups(old, new):
+        linear = None
+        for axis in new_axes:
+            if new[axis] != 1:
+                outer = s.index_mul(linear, new[axis]) if linear is not None else None
+                linear = s.index_sum(outer, index[axis]) if outer is not None else index[axis]
+        inner = [axis for axis in old_axes if old[axis] != 1]
+        for axis in reversed(inner[1:]):
+            linear, where[axis] = s.index_divmod(linear, old[axis])
+        if inner:
+            where[inner[0]] = linear
+    return load(0, tuple(where))
+
+
+def _reshape_samples(rng: np.random.Generator) -> Iterable[Sample]:
+    cases: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+        ((6, 4), (2, 3, 4)), ((2, 3, 4), (6, 4)), ((6, 4), (4, 6)), ((4, 6), (24,)), ((), (1, 1)),
+        ((1, 1), ()), ((0, 3), (5, 0)), ((3, 1, 5), (3, 5)), ((3, 5), (1, 3, 1, 5, 1)),
+        ((2, 17), (17, 2)), ((8, 15), (2, 6, 10)),
+    ]  # fmt: skip
+    for old, new in cases:
+        yield Sample((draw(rng, *old),), ReshapeAttrs(new))
+    yield Sample((rng.integers(0, 2, (4, 4)).astype(bool),), ReshapeAttrs((2, 8)))
+
+
+RESHAPE = register(
+    OpDef(
+        name="reshape",
+        maths="y has x's elements in row-major order, in another shape",
+        attrs=ReshapeAttrs,
+        infer=_reshape_infer,
+        ref=lambda a, x: x.reshape(a.shape).copy(),
+        vjp=lambda o, a, args, outs, cts: (o.reshape(cts[0], o.type_of(args[0]).shape),),
+        lower=Index(_reshape_lower),
+        traits=_MOVEMENT,
+        samples=_reshape_samples,
+    )
+)
+
+
+# --- permute ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PermuteAttrs(Attrs):
+    """Result axis i is operand axis `perm[i]`."""
+
+    perm: tuple[int, ...]
+
+
+def _permute_infer(a: PermuteAttrs, x: TensorType) -> TensorType:
+    if sorted(a.perm) != list(range(x.rank)):
+        raise ShapeError(
+            f"permute needs each axis of shape {shape_text(x.shape)} once, found axes {a.perm}"
+        )
+    return x.with_shape([x.shape[p] for p in a.perm])
+
+
+def _inverse(perm: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(perm)), key=lambda i: perm[i]))
+
+
+def _permute_lower(s: Any, a: PermuteAttrs, types: Any, index: Any, load: Any) -> Any:
+    return load(0, tuple(index[i] for i in _inverse(a.perm)))
+
+
+def _permute_samples(rng: np.random.Generator) -> Iterable[Sample]:
+    for size in (0, 1, 3, 4, 8, 15, 16, 17):
+        yield Sample((draw(rng, 3, size),), PermuteAttrs((1, 0)))
+    yield Sample((draw(rng),), PermuteAttrs(()))
+    for perm in ((2, 0, 1), (1, 2, 0), (0, 2, 1)):
+        yield Sample((draw(rng, 2, 3, 5),), PermuteAttrs(perm))
+
+
+PERMUTE = register(
+    OpDef(
+        name="permute",
+        maths="y's axis i is x's axis perm[i]",
+        attrs=PermuteAttrs,
+        infer=_permute_infer,
+        ref=lambda a, x: x.transpose(a.perm).copy(),
+        vjp=lambda o, a, args, outs, cts: (o.permute(cts[0], _inverse(a.perm)),),
+        lower=Index(_permute_lower, affine=True),
+        traits=_MOVEMENT,
+        samples=_permute_samples,
+    )
+)
+
+
+# --- broadcast_to ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastToAttrs(Attrs):
+    """`shape` of the result."""
+
+    shape: Shape
+
+
+def _broadcast_to_infer(a: BroadcastToAttrs, x: TensorType) -> TensorType:
+    extra = len(a.shape) - x.rank
+    fits = extra >= 0 and all(
+        have in (1, want) for have, want in zip(x.shape, a.shape[extra:], strict=True)
+    )
+    if not fits or any(_negative(s) for s in a.shape):
+        raise ShapeError(
+            f"cannot broadcast shape {shape_text(x.shape)} to {shape_text(a.shape)}: counted from "
+            "the last axis, each of its sizes must be 1 or equal the new size"
+        )
+    return x.with_shape(a.shape)
+
+
+def _broadcast_to_lower(s: Any, a: BroadcastToAttrs, types: Any, index: Any, load: Any) -> Any:
+    shape = types[0].shape
+    kept = index[len(a.shape) - len(shape) :]
+    sizes = zip(kept, shape, strict=True)
+    return load(0, tuple(s.index_const(0) if size == 1 else i for i, size in sizes))
+
+
+def _broadcast_to_vjp(o: Any, a: Any, args: Any, outs: Any, cts: Any) -> tuple[Any, ...]:
+    return (o.unbroadcast(cts[0], o.type_of(args[0]).shape),)
+
+
+def _broadcast_to_samples(rng: np.random.Generator) -> Iterable[Sample]:
+    for size in (0, 1, 3, 4, 8, 15, 16, 17):
+        yield Sample((draw(rng, 1),), BroadcastToAttrs((2, size)))
+        yield Sample((draw(rng, size),), BroadcastToAttrs((3, size)))
+    yield Sample((draw(rng),), BroadcastToAttrs((3, 4)))
+    yield Sample((draw(rng, 3, 1),), BroadcastToAttrs((2, 3, 5)))
+
+
+BROADCAST_TO = register(
+    OpDef(
+        name="broadcast_to",
+        maths="y[.., i, ..] = x[.., i or 0 where x's size is 1, ..]",
+        attrs=BroadcastToAttrs,
+        infer=_broadcast_to_infer,
+        ref=lambda a, x: np.broadcast_to(x, a.shape).copy(),
+        vjp=_broadcast_to_vjp,
+        lower=Index(_broadcast_to_lower, affine=True),
+        traits=_MOVEMENT,
+        samples=_broadcast_to_samples,
+    )
+)
