@@ -1,0 +1,81 @@
+"""Common subexpressions: of instructions that compute the same value the first one stays.
+
+    %1: f32[8] = exp(%0)
+    %2: f32[8] = exp(%0)          ->      %1: f32[8] = exp(%0)
+    %3: f32[8] = add(%1, %2)              %2: f32[8] = add(%1, %1)
+
+Value numbering in one walk: the key of an instruction is its op, its attributes bit for bit and
+its operands, those of commutative ops in one order. `variable` (BARRIER) and EFFECT instructions
+are never merged: two variables of one value are two things to differentiate by. It runs twice,
+before stabilize and after autodiff, under two names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from functools import cache
+from typing import Any
+
+from treadle.ir.graph import Function, Instr, Level, Value
+from treadle.ir.op import NO_ATTRS, Attrs, OpDef, Trait, attr_items
+from treadle.passes.copier import Copier
+from treadle.passes.manager import Pass, PassContext
+
+
+def run(fn: Function, ctx: PassContext) -> Function:
+    """`fn` with every value computed once."""
+    copier = Copier(fn)
+    known: dict[Hashable, Instr] = {}
+    numbers: dict[Value, int] = {}
+    for param in fn.params:
+        numbers[param.value] = len(numbers)
+    for instr in fn.instrs:
+        current = copier.renewed(instr, [run(region, ctx) for region in instr.regions])
+        first = None
+        if _mergeable(instr):
+            first = known.setdefault(_key(current, numbers), current)
+        if first is None or first is current:
+            copier.put(instr, current)
+            for result in current.results:
+                numbers[result] = len(numbers)
+            continue
+        ctx.fired("same-value", instr.loc, instr.op.name)
+        for old, new in zip(instr.results, first.results, strict=True):
+            copier.replace(old, new)
+    return copier.finish()
+
+
+def _mergeable(instr: Instr) -> bool:
+    return not (instr.regions or _kept_apart(instr.op))
+
+
+@cache
+def _kept_apart(op: OpDef) -> bool:
+    return op.has(Trait.BARRIER) or op.has(Trait.EFFECT)
+
+
+def _key(instr: Instr, numbers: dict[Value, int]) -> Hashable:
+    operands = tuple(numbers[a] for a in instr.args)
+    if instr.op.has(Trait.COMMUTATIVE):
+        operands = tuple(sorted(operands))
+    return instr.op.name, operands, attrs_key(instr.attrs)
+
+
+def attrs_key(attrs: Attrs) -> Hashable:
+    """`attrs` as a key that tells 0.0 from -0.0 and finds NaN equal to itself."""
+    if attrs is NO_ATTRS:
+        return None
+    return tuple(_exact(value) for _, value in attr_items(attrs))
+
+
+def _exact(value: Any) -> Hashable:
+    if isinstance(value, float):
+        return "float", value.hex()
+    if isinstance(value, tuple):
+        return tuple(_exact(v) for v in value)
+    hashable: Hashable = value
+    return hashable
+
+
+EARLY = Pass("early_cse", run, requires=Level.TRACED, ensures=Level.TRACED)
+PASS = Pass("cse", run, requires=Level.TRACED, ensures=Level.TRACED)
