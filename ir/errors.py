@@ -8,7 +8,12 @@ from __future__ import annotations
 
 
 class TreadleError(Exception):
-    """Base of all errors raised by Treadle on purpose."""
+    """Base of all errors raised by Treadle on purpose.
+
+    `located`: the message ends with the user's file and line.
+    """
+
+    located: bool = False
 
 
 class ShapeError(TreadleError, ValueError):
