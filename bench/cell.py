@@ -1,0 +1,59 @@
+"""One cell of the table, in a process of its own: `python -m treadle.bench.cell WORKLOAD PEER`.
+
+Prints one JSON object: the times of single steps in seconds, the time to the first step, and the
+peak resident size above what it was after imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+from time import perf_counter
+
+from treadle.bench.workload import Step, workloads
+
+
+def measure(step: Step, seconds: float, least: int = 5) -> list[float]:
+    """Times of single steps, for `seconds` and at least `least` of them, after a warm-up.
+
+    Steps shorter than 20 us are timed in groups, so that the clock's own cost does not count.
+    """
+    step()
+    started = perf_counter()
+    step()
+    group = max(1, int(20e-6 / max(perf_counter() - started, 1e-9)))
+    warm_until = perf_counter() + min(0.3, seconds / 3)
+    while perf_counter() < warm_until:
+        step()
+    times: list[float] = []
+    end = perf_counter() + seconds
+    while perf_counter() < end or len(times) < least:
+        started = perf_counter()
+        for _ in range(group):
+            step()
+        times.append((perf_counter() - started) / group)
+    return times
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="treadle.bench.cell")
+    parser.add_argument("workload")
+    parser.add_argument("peer")
+    parser.add_argument("--seconds", type=float, default=1.0)
+    args = parser.parse_args()
+    program = workloads()[args.workload].programs[args.peer]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = perf_counter()
+    step = program()
+    step()
+    first = perf_counter() - started
+    times = measure(step, args.seconds)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    json.dump({"times": times, "first": first, "peak_kib": peak - before}, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""The workloads. Each file is a family; importing this package registers all of them."""
+
+from treadle.bench.suites import calls, gpt, loops, matmul, mlp, vae
+
+__all__ = ["calls", "gpt", "loops", "matmul", "mlp", "vae"]
