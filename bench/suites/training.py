@@ -42,20 +42,22 @@ class Model:
         return Work(flops=self.flops, bytes_moved=7 * 4.0 * count)
 
 
-def add_training(name: str, title: str, model: Model) -> None:
-    add(
-        Workload(
-            name,
-            title,
-            model.work,
-            {
-                "treadle": _treadle(model),
-                "torch": _torch(model, False),
-                "compile": _torch(model, True),
-                "jax": _jax(model),
-            },
-        )
-    )
+def add_training(
+    name: str,
+    title: str,
+    model: Model,
+    by_hand: Callable[[Model], Program] | None = None,
+) -> None:
+    """Add the train step of `model`; `by_hand` is its NumPy version, where there is one."""
+    programs = {
+        "treadle": _treadle(model),
+        "torch": _torch(model, False),
+        "compile": _torch(model, True),
+        "jax": _jax(model),
+    }
+    if by_hand is not None:
+        programs["numpy"] = by_hand(model)
+    add(Workload(name, title, model.work, programs))
 
 
 def _treadle(model: Model) -> Program:
