@@ -20,6 +20,7 @@ while an eager backward walks its history, so there is one set of derivative rul
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -28,6 +29,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from treadle.ir.errors import ShapeError
 from treadle.ir.scalar import Lowering, Scalar
 from treadle.ir.types import DType, TensorType, dtype_of
 
@@ -74,6 +76,7 @@ class Trait(Enum):
     CAN_FAULT = "a run can fail (an index out of range); writes that outlive the call come later"
     EFFECT = "kept even if its results are unused"
     BARRIER = "never merged, folded or looked through before autodiff"
+    REGION = "a nested Function says what it computes and what types it has, not infer and ref"
 
 
 class _NotDifferentiable:
@@ -123,7 +126,12 @@ class OpDef:
 
     def infer_types(self, attrs: Attrs, types: Iterable[TensorType]) -> tuple[TensorType, ...]:
         """The result types, always as a tuple. Raises ShapeError or DTypeError."""
-        found = self.infer(attrs, *types)
+        listed = tuple(types)
+        try:
+            found = self.infer(attrs, *listed)
+        except TypeError as error:
+            _check_operand_count(self, attrs, listed, error)
+            raise
         return found if isinstance(found, tuple) else (found,)
 
     def run_ref(self, attrs: Attrs, arrays: Iterable[Array]) -> tuple[Array, ...]:
@@ -141,6 +149,21 @@ class OpDef:
 
     def __eq__(self, other: object) -> bool:
         return self is other
+
+
+def _check_operand_count(
+    op: OpDef, attrs: Attrs, types: tuple[TensorType, ...], error: TypeError
+) -> None:
+    """Raise ShapeError if `error` came from a type rule that takes another number of operands.
+
+    Asked only after a failure: binding a signature costs more than most type rules.
+    """
+    signature = inspect.signature(op.infer)
+    try:
+        signature.bind(attrs, *types)
+    except TypeError:
+        expected = len(signature.parameters) - 1
+        raise ShapeError(f"{op.name} takes {expected} operand(s), found {len(types)}") from error
 
 
 _TABLE: dict[str, OpDef] = {}

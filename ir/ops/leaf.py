@@ -58,12 +58,11 @@ def _const_lower(s: Any, a: ConstAttrs, types: Any, index: Any, load: Any) -> An
 
 
 def _const_samples(rng: np.random.Generator) -> Iterable[Sample]:
-    for dtype in DTYPES:
-        yield Sample((), ConstAttrs(ArrayData.of(np.asarray(1, dtype.dtype))))
-    for value in (-0.0, np.inf, np.nan):
-        yield Sample((), ConstAttrs(ArrayData.of(np.asarray(value, np.float32))))
-    for shape in ((0,), (1,), (3, 5)):
-        yield Sample((), ConstAttrs(ArrayData.of(np.full(shape, 2.5))))
+    arrays = [np.asarray(1, dtype.dtype) for dtype in DTYPES]
+    arrays += [np.asarray(value, np.float32) for value in (-0.0, np.inf, np.nan)]
+    arrays += [np.full(shape, 2.5) for shape in ((0,), (1,), (3, 5))]
+    for array in arrays:
+        yield Sample((), ConstAttrs(ArrayData.of(array)), differentiable=False)
 
 
 CONST = register(
@@ -112,10 +111,10 @@ def _iota_ref(a: IotaAttrs) -> Array:
 def _iota_samples(rng: np.random.Generator) -> Iterable[Sample]:
     for dtype in DTYPES:
         if dtype is not bool_:
-            yield Sample((), IotaAttrs((17,), 0, dtype))
+            yield Sample((), IotaAttrs((17,), 0, dtype), differentiable=False)
     for shape in ((0,), (1,), (3, 5), (2, 3, 16)):
         for axis in range(len(shape)):
-            yield Sample((), IotaAttrs(shape, axis, DTYPES[-1]))
+            yield Sample((), IotaAttrs(shape, axis, DTYPES[-1]), differentiable=False)
 
 
 IOTA = register(

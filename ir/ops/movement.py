@@ -1,9 +1,7 @@
-"""Ops that move elements and compute nothing: reshape, permute, broadcast_to, flip, slice,
-slice_update, pad, concat.
+"""Ops that move elements and compute nothing: reshape, permute, broadcast_to, flip, concat.
 
-References return fresh arrays, never views of their operands, so that nothing that holds a result
-sees a later write to an operand. Starts and pads are sizes: an int or a symbolic dimension; bounds
-are checked wherever they are plain numbers.
+Those that take or place a part of a tensor are in `slicing`. References return fresh arrays, never
+views of their operands, so that nothing that holds a result sees a later write to an operand.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import numpy as np
 
 from treadle.ir.errors import ShapeError
 from treadle.ir.op import Array, Attrs, OpDef, Sample, Trait, register
+from treadle.ir.ops.rules import check_axes, check_axis, check_same_dtype
 from treadle.ir.scalar import Index
 from treadle.ir.types import (
     Shape,
@@ -25,10 +24,10 @@ from treadle.ir.types import (
     size_product,
 )
 
-_MOVEMENT = frozenset({Trait.MOVEMENT})
+MOVEMENT = frozenset({Trait.MOVEMENT})
 
 
-def _ints(sizes: Sequence[Size], what: str) -> tuple[int, ...]:
+def int_sizes(sizes: Sequence[Size], what: str) -> tuple[int, ...]:
     """`sizes` as ints; raises ShapeError where one is symbolic."""
     found = tuple(s for s in sizes if isinstance(s, int))
     if len(found) != len(sizes):
@@ -36,14 +35,23 @@ def _ints(sizes: Sequence[Size], what: str) -> tuple[int, ...]:
     return found
 
 
-def _negative(size: Size) -> bool:
+def is_negative(size: Size) -> bool:
     """Known to be below 0; a symbolic size is not."""
     return isinstance(size, int) and size < 0
 
 
-def draw(rng: np.random.Generator, *shape: int) -> Array:
-    """A float32 array for samples, signed zeros and all kinds of values."""
-    return rng.standard_normal(shape).astype(np.float32)
+def draw(rng: np.random.Generator, *shape: int, dtype: Any = np.float64) -> Array:
+    """Normally distributed elements, for samples."""
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def moved(attrs: Attrs, *args: Array) -> Sample:
+    """A sample that must agree bit for bit; its derivative is tested where it is in float64."""
+    return Sample(args, attrs, differentiable=all(x.dtype == np.float64 for x in args))
+
+
+# Around vector widths of 4, 8 and 16 lanes, for float32 samples.
+LENGTHS = (0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17)
 
 
 # --- reshape ---------------------------------------------------------------------------------
@@ -57,7 +65,7 @@ class ReshapeAttrs(Attrs):
 
 
 def _reshape_infer(a: ReshapeAttrs, x: TensorType) -> TensorType:
-    if any(_negative(s) for s in a.shape):
+    if any(is_negative(s) for s in a.shape):
         raise ShapeError(f"reshape to {shape_text(a.shape)}: dimensions must be at least 0")
     if size_product(a.shape) != x.size:
         raise ShapeError(
@@ -92,7 +100,7 @@ def reshape_groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[range, 
 
 
 def _reshape_lower(s: Any, a: ReshapeAttrs, types: Any, index: Any, load: Any) -> Any:
-    old, new = types[0].static_shape, _ints(a.shape, "reshape's shape")
+    old, new = types[0].static_shape, int_sizes(a.shape, "reshape's shape")
     if 0 in old:
         return load(0, tuple(s.index_const(0) for _ in old))
     where: list[Any] = [s.index_const(0)] * len(old)
@@ -117,8 +125,8 @@ def _reshape_samples(rng: np.random.Generator) -> Iterable[Sample]:
         ((2, 17), (17, 2)), ((8, 15), (2, 6, 10)),
     ]  # fmt: skip
     for old, new in cases:
-        yield Sample((draw(rng, *old),), ReshapeAttrs(new))
-    yield Sample((rng.integers(0, 2, (4, 4)).astype(bool),), ReshapeAttrs((2, 8)))
+        yield moved(ReshapeAttrs(new), draw(rng, *old))
+    yield moved(ReshapeAttrs((2, 8)), rng.integers(0, 2, (4, 4)).astype(bool))
 
 
 RESHAPE = register(
@@ -130,7 +138,7 @@ RESHAPE = register(
         ref=lambda a, x: x.reshape(a.shape).copy(),
         vjp=lambda o, a, args, outs, cts: (o.reshape(cts[0], o.type_of(args[0]).shape),),
         lower=Index(_reshape_lower),
-        traits=_MOVEMENT,
+        traits=MOVEMENT,
         samples=_reshape_samples,
     )
 )
@@ -163,11 +171,11 @@ def _permute_lower(s: Any, a: PermuteAttrs, types: Any, index: Any, load: Any) -
 
 
 def _permute_samples(rng: np.random.Generator) -> Iterable[Sample]:
-    for size in (0, 1, 3, 4, 8, 15, 16, 17):
-        yield Sample((draw(rng, 3, size),), PermuteAttrs((1, 0)))
-    yield Sample((draw(rng),), PermuteAttrs(()))
+    for size in LENGTHS:
+        yield moved(PermuteAttrs((1, 0)), draw(rng, 3, size, dtype=np.float32))
+    yield moved(PermuteAttrs(()), draw(rng))
     for perm in ((2, 0, 1), (1, 2, 0), (0, 2, 1)):
-        yield Sample((draw(rng, 2, 3, 5),), PermuteAttrs(perm))
+        yield moved(PermuteAttrs(perm), draw(rng, 2, 3, 5))
 
 
 PERMUTE = register(
@@ -179,7 +187,7 @@ PERMUTE = register(
         ref=lambda a, x: x.transpose(a.perm).copy(),
         vjp=lambda o, a, args, outs, cts: (o.permute(cts[0], _inverse(a.perm)),),
         lower=Index(_permute_lower, affine=True),
-        traits=_MOVEMENT,
+        traits=MOVEMENT,
         samples=_permute_samples,
     )
 )
@@ -200,7 +208,7 @@ def _broadcast_to_infer(a: BroadcastToAttrs, x: TensorType) -> TensorType:
     fits = extra >= 0 and all(
         have in (1, want) for have, want in zip(x.shape, a.shape[extra:], strict=True)
     )
-    if not fits or any(_negative(s) for s in a.shape):
+    if not fits or any(is_negative(s) for s in a.shape):
         raise ShapeError(
             f"cannot broadcast shape {shape_text(x.shape)} to {shape_text(a.shape)}: counted from "
             "the last axis, each of its sizes must be 1 or equal the new size"
@@ -220,11 +228,11 @@ def _broadcast_to_vjp(o: Any, a: Any, args: Any, outs: Any, cts: Any) -> tuple[A
 
 
 def _broadcast_to_samples(rng: np.random.Generator) -> Iterable[Sample]:
-    for size in (0, 1, 3, 4, 8, 15, 16, 17):
-        yield Sample((draw(rng, 1),), BroadcastToAttrs((2, size)))
-        yield Sample((draw(rng, size),), BroadcastToAttrs((3, size)))
-    yield Sample((draw(rng),), BroadcastToAttrs((3, 4)))
-    yield Sample((draw(rng, 3, 1),), BroadcastToAttrs((2, 3, 5)))
+    for size in LENGTHS:
+        yield moved(BroadcastToAttrs((2, size)), draw(rng, 1, dtype=np.float32))
+        yield moved(BroadcastToAttrs((3, size)), draw(rng, size, dtype=np.float32))
+    yield moved(BroadcastToAttrs((3, 4)), draw(rng))
+    yield moved(BroadcastToAttrs((2, 3, 5)), draw(rng, 3, 1))
 
 
 BROADCAST_TO = register(
@@ -236,7 +244,138 @@ BROADCAST_TO = register(
         ref=lambda a, x: np.broadcast_to(x, a.shape).copy(),
         vjp=_broadcast_to_vjp,
         lower=Index(_broadcast_to_lower, affine=True),
-        traits=_MOVEMENT,
+        traits=MOVEMENT,
         samples=_broadcast_to_samples,
+    )
+)
+
+
+# --- flip ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FlipAttrs(Attrs):
+    """The `axes` whose order is reversed."""
+
+    axes: tuple[int, ...]
+
+
+def _flip_infer(a: FlipAttrs, x: TensorType) -> TensorType:
+    check_axes("flip", a.axes, x.rank)
+    return x
+
+
+def _flip_lower(s: Any, a: FlipAttrs, types: Any, index: Any, load: Any) -> Any:
+    where = list(index)
+    for axis in a.axes:
+        last = types[0].static_shape[axis] - 1
+        where[axis] = s.index_add(s.index_mul(index[axis], -1), last)
+    return load(0, tuple(where))
+
+
+def _flip_samples(rng: np.random.Generator) -> Iterable[Sample]:
+    for size in LENGTHS:
+        yield moved(FlipAttrs((0,)), draw(rng, size, dtype=np.float32))
+        yield moved(FlipAttrs((0,)), draw(rng, 3, size, dtype=np.float32))
+    for axes in ((), (1,), (0, 2), (0, 1, 2)):
+        yield moved(FlipAttrs(axes), draw(rng, 2, 3, 5))
+
+
+FLIP = register(
+    OpDef(
+        name="flip",
+        maths="y[.., i, ..] = x[.., size - 1 - i, ..] along each of axes",
+        attrs=FlipAttrs,
+        infer=_flip_infer,
+        ref=lambda a, x: np.flip(x, a.axes).copy(),
+        vjp=lambda o, a, args, outs, cts: (o.call("flip", cts[0], axes=a.axes),),
+        lower=Index(_flip_lower, affine=True),
+        traits=MOVEMENT,
+        samples=_flip_samples,
+    )
+)
+
+
+# --- concat ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConcatAttrs(Attrs):
+    """The `axis` along which the operands are joined."""
+
+    axis: int
+
+
+def _concat_infer(a: ConcatAttrs, *xs: TensorType) -> TensorType:
+    if not xs:
+        raise ShapeError("concat takes one operand or more, found none")
+    first = xs[0]
+    check_same_dtype("concat", xs)
+    check_axis("concat", a.axis, first.rank)
+    for x in xs[1:]:
+        apart = x.rank != first.rank or any(
+            x.shape[i] != first.shape[i] for i in range(x.rank) if i != a.axis
+        )
+        if apart:
+            raise ShapeError(
+                f"concat along axis {a.axis} needs shapes that agree on all other axes, found "
+                f"{' and '.join(shape_text(t.shape) for t in (first, x))}"
+            )
+    total: Size = 0
+    for x in xs:
+        total = total + x.shape[a.axis]
+    return first.with_shape([total if i == a.axis else n for i, n in enumerate(first.shape)])
+
+
+def _concat_lower(s: Any, a: ConcatAttrs, types: Any, index: Any, load: Any) -> Any:
+    """Every operand is loaded at a clamped index; the last one that begins at or before the
+    result's index is chosen."""
+    sizes = int_sizes([t.shape[a.axis] for t in types], "concat's sizes")
+    total = sum(sizes)
+    start, chosen = 0, None
+    for k, size in enumerate(sizes):
+        if size == 0:
+            continue
+        here = s.index_clamp(s.index_add(index[a.axis], -start), size)
+        x = load(k, (*index[: a.axis], here, *index[a.axis + 1 :]))
+        if chosen is not None:
+            x = s.select(s.index_in(index[a.axis], start, total), x, chosen)
+        chosen, start = x, start + size
+    return s.const(0, types[0].dtype) if chosen is None else chosen
+
+
+def _concat_vjp(o: Any, a: ConcatAttrs, args: Any, outs: Any, cts: Any) -> tuple[Any, ...]:
+    pieces, start = [], 0
+    for x in args:
+        shape = o.type_of(x).shape
+        starts = tuple(start if i == a.axis else 0 for i in range(len(shape)))
+        steps = (1,) * len(shape)
+        pieces.append(o.call("slice", cts[0], starts=starts, steps=steps, shape=shape))
+        start = start + shape[a.axis]
+    return tuple(pieces)
+
+
+def _concat_samples(rng: np.random.Generator) -> Iterable[Sample]:
+    for size in LENGTHS:
+        x, y = draw(rng, 3, size, dtype=np.float32), draw(rng, 3, 4, dtype=np.float32)
+        yield moved(ConcatAttrs(1), x, y)
+        yield moved(ConcatAttrs(0), x, x[:1].copy())
+    yield moved(ConcatAttrs(0), draw(rng, 5))
+    yield moved(ConcatAttrs(0), draw(rng, 2), draw(rng, 0), draw(rng, 3))
+    yield moved(ConcatAttrs(0), draw(rng, 0), draw(rng, 0))
+    yield moved(ConcatAttrs(1), draw(rng, 2, 1, 3), draw(rng, 2, 4, 3), draw(rng, 2, 2, 3))
+
+
+CONCAT = register(
+    OpDef(
+        name="concat",
+        maths="y is the operands, one after the other along axis",
+        attrs=ConcatAttrs,
+        infer=_concat_infer,
+        ref=lambda a, *xs: np.concatenate(xs, a.axis),
+        vjp=_concat_vjp,
+        lower=Index(_concat_lower),
+        traits=MOVEMENT,
+        samples=_concat_samples,
     )
 )
