@@ -1,0 +1,93 @@
+"""Tensors from data: `treadle.tensor`, and copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from treadle.ir.errors import DTypeError
+from treadle.ir.types import DType, dtype_of, float32
+from treadle.tracer.cell import Cell
+from treadle.tracer.errors import located_errors
+from treadle.tracer.execute import apply, strong
+from treadle.tracer.modes import modes
+from treadle.tracer.tensor import Tensor
+
+
+def tensor(data: Any, dtype: object = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor with a copy of `data`: a number, a nested list, a NumPy array, a tensor.
+
+    Python floats become float32, ints int64, bools bool; arrays keep their dtype; `dtype`
+    overrides. Raises DTypeError for ragged lists, strings, and dtypes that Treadle lacks.
+    """
+    with located_errors():
+        target = None if dtype is None else dtype_of(dtype)
+        made = _tensor(data, target)
+        return made.requires_grad_() if requires_grad else made
+
+
+def _tensor(data: Any, dtype: DType | None) -> Tensor:
+    if isinstance(data, Tensor):
+        copy = clone(data.detach())
+        return copy if dtype is None else copy.astype(dtype, copy=False)
+    if isinstance(data, (list, tuple)) and any(isinstance(x, Tensor) for x in _leaves(data)):
+        return _stacked(data, dtype).detach()
+    if isinstance(data, np.ndarray) and modes.trace is not None:
+        copy = clone(modes.trace.array(data))
+        return copy if dtype is None else copy.astype(dtype, copy=False)
+    array = _array(data, dtype)
+    if modes.trace is not None:
+        return modes.trace.constant(array, dtype_of(array.dtype))
+    return Tensor(Cell.of(array))
+
+
+def _leaves(data: Any) -> Iterator[Any]:
+    """What a nested list holds."""
+    if isinstance(data, (list, tuple)):
+        for item in data:
+            yield from _leaves(item)
+    else:
+        yield data
+
+
+def _stacked(data: Any, dtype: DType | None) -> Tensor:
+    """A nested list that holds tensors."""
+    from treadle.tracer import api  # the array functions build on this module
+
+    if not isinstance(data, (list, tuple)):
+        return _tensor(data, dtype)
+    return api.stack([_stacked(item, dtype) for item in data], axis=0)
+
+
+def _array(data: Any, dtype: DType | None) -> npt.NDArray[Any]:
+    """A fresh C-contiguous array. Python numbers take Treadle's default dtypes."""
+    try:
+        array = np.array(data, order="C")
+    except (ValueError, TypeError) as error:
+        raise DTypeError(f"data does not make an array: {error}") from None
+    if array.dtype.kind in "OUSMmVc":
+        raise DTypeError(
+            f"expected numbers, found data of {_described(array)}; Treadle's dtypes are bool, "
+            "uint8, uint32, int32, int64, float32 and float64"
+        )
+    if dtype is None:
+        own = isinstance(data, np.ndarray) or any(isinstance(x, np.ndarray) for x in _leaves(data))
+        dtype = dtype_of(array.dtype) if own or array.dtype.kind != "f" else float32
+    with np.errstate(all="ignore"):
+        return np.ascontiguousarray(array, dtype.dtype).reshape(array.shape)
+
+
+def _described(array: npt.NDArray[Any]) -> str:
+    if array.dtype.kind in "US":
+        return "strings"
+    if array.dtype.kind == "c":
+        return "complex numbers"
+    return f"dtype {array.dtype}"
+
+
+def clone(x: Tensor) -> Tensor:
+    """A copy with storage of its own; gradients flow through it."""
+    return apply("reshape", strong(x), shape=x.shape)

@@ -1,0 +1,43 @@
+"""The user's line: the nearest frame outside of the treadle package.
+
+`examples` and `bench` count as user code although they are shipped inside the package.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from treadle.ir.graph import Loc
+
+_ROOT = Path(__file__).resolve().parent.parent
+_PARTS = ("treadle", "tracer", "ir", "passes", "codegen", "runtime", "nn", "cli")
+_INSIDE = tuple(f"{_ROOT / part}/" for part in _PARTS)
+
+_is_inside: dict[str, bool] = {}
+
+
+def _inside(filename: str) -> bool:
+    """True for a file of the package, for frozen modules and for generated code.
+
+    A file `<...>` is generated (a dataclass's __init__) or frozen, except a notebook's or the
+    prompt's `<stdin>`, `<string>` and `<ipython-input-...>`, which the user typed.
+    """
+    if filename.startswith("<"):
+        return filename.startswith("<frozen")
+    path = str(Path(filename).resolve())
+    return path.startswith(_INSIDE) or Path(path).parent == _ROOT / "treadle"
+
+
+def user_location() -> Loc | None:
+    """File and line of the nearest caller outside of the package; None if there is none."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        inside = _is_inside.get(filename)
+        if inside is None:
+            inside = _is_inside[filename] = _inside(filename)
+        if not inside:
+            return Loc(filename, frame.f_lineno)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
