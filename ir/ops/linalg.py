@@ -41,7 +41,8 @@ def wide_product(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def _matmul_ref(a: Attrs, x: Array, y: Array) -> Array:
     wide = wide_product(x.dtype)
-    return np.matmul(x.astype(wide), y.astype(wide)).astype(x.dtype)
+    product: Array = np.matmul(x.astype(wide), y.astype(wide))
+    return product.astype(x.dtype)
 
 
 def _matmul_vjp(o: Any, a: Attrs, args: Any, outs: Any, cts: Any) -> tuple[Any, ...]:

@@ -102,14 +102,15 @@ def reshape_groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[range, 
 def _reshape_lower(s: Any, a: ReshapeAttrs, types: Any, index: Any, load: Any) -> Any:
     old, new = types[0].static_shape, int_sizes(a.shape, "reshape's shape")
     if 0 in old:
-        return load(0, tuple(s.index_const(0) for _ in old))
+        return s.const(0, types[0].dtype)  # no element is ever asked for
     where: list[Any] = [s.index_const(0)] * len(old)
     for old_axes, new_axes in reshape_groups(old, new):
-        linear = None
+        linear: Any = None
         for axis in new_axes:
-            if new[axis] != 1:
-                outer = s.index_mul(linear, new[axis]) if linear is not None else None
-                linear = s.index_sum(outer, index[axis]) if outer is not None else index[axis]
+            if new[axis] != 1 and linear is not None:
+                linear = s.index_sum(s.index_mul(linear, new[axis]), index[axis])
+            elif new[axis] != 1:
+                linear = index[axis]
         inner = [axis for axis in old_axes if old[axis] != 1]
         for axis in reversed(inner[1:]):
             linear, where[axis] = s.index_divmod(linear, old[axis])
