@@ -1,0 +1,39 @@
+"""Fusion: CORE -> KERNELS. Every instruction becomes part of a loop nest, or is a view or kernel.
+
+    %1: f32[8, 1] = max(%0, axes=(1,), keepdims=True)
+    %2: f32[8, 64] = sub(%0, %1)                         %5: f32[8, 64] = fused(%0, space=(8, 64),
+    %3: f32[8, 64] = exp(%2)                                      reduced=(1,)) { .. all of it .. }
+    %4: f32[8, 1] = sum(%3, axes=(1,), keepdims=True)  ->
+    %5: f32[8, 64] = div(%3, %4)
+
+What a legal region is, which code generation relies on, stands in `treadle.ir.regions`. The steps:
+
+  contract      matmul -> contract, with permutes and broadcasts absorbed into its spec
+  fuse_shapes   reductions keep their axes; reshapes move below elementwise chains
+  fuse_regions  clusters grow (on `fuse_graph`, which keeps them acyclic)
+  fuse_build    what each region stores and what it computes again; the new Function
+  fuse_table    equal flat maps that differ only in their length become one fused_table
+
+Pairs of neighbours that stayed apart are noted with the reason.
+"""
+
+from __future__ import annotations
+
+from treadle.ir.graph import Function, Level
+from treadle.passes import contract, fuse_build, fuse_shapes, fuse_table
+from treadle.passes.fuse_regions import Growth
+from treadle.passes.manager import Pass, PassContext
+
+
+def run(fn: Function, ctx: PassContext) -> Function:
+    """`fn` at level KERNELS; as it is where it is there already."""
+    if any(i.regions for i in fn.instrs):
+        return fn
+    fn = fuse_shapes.run(contract.run(fn, ctx))
+    growth = Growth(fn)
+    growth.grow()
+    fused = fuse_build.build(growth, ctx)
+    return fuse_table.run(fused, ctx)
+
+
+PASS = Pass("fuse", run, requires=Level.CORE, ensures=Level.KERNELS)

@@ -1,0 +1,254 @@
+"""Decides which instructions share a region: clusters of one iteration space.
+
+Every instruction that can be inside a region begins as a cluster of its own, over the space of its
+result (of its operand, for a reduction). Clusters are merged, in this order:
+
+  1. along operands that are read at the point (elementwise, broadcast, into a row reduction), in
+     program order: chains, and rows such as softmax: max, exp, sum, divide;
+  2. into and out of reductions over leading axes (bias gradients), so that rows, which stay in
+     the cache, come first; and again what did not fit when its cluster was smaller;
+  3. siblings: clusters that read one large array.
+
+Two clusters fit where their spaces are equal and at most one set of axes is reduced, or where one
+is a pure map over the shape that the other keeps (the scalars of a row). A cluster is capped, so
+that code size and time stay linear in the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from treadle.ir.graph import Function, Instr, Value, uses
+from treadle.ir.op import Trait
+from treadle.ir.regions import is_reduction, reads_at_point
+from treadle.ir.types import Shape, TensorType, reduced_shape, shape_text
+from treadle.passes.fuse_graph import ClusterGraph
+from treadle.passes.fuse_shapes import is_fusible
+
+MAX_INSTRS = 200  # in one region
+MAX_ROW = 1 << 18  # elements; a longer row is not in the cache any more when it is read again
+MAX_CHEAP = 8  # instructions that may be computed again rather than stored
+MAX_CONCAT = 4  # operands; each element of a concat looks at all of them
+SEARCH_BUDGET = 128  # edges looked at before two clusters count as too far apart
+_NEVER = 1 << 20
+
+
+@dataclass(slots=True)
+class Cluster:
+    """What fits into a cluster; `reduced` is empty while it is a pure map."""
+
+    space: Shape
+    reduced: tuple[int, ...] = ()
+    size: int = 1
+    strided: bool = False  # holds a permute that moves the last axis
+
+
+class Growth:
+    """The clusters of one Function while they grow."""
+
+    def __init__(self, fn: Function) -> None:
+        self.fn = fn
+        self.instrs = fn.instrs
+        self.index = {r: n for n, i in enumerate(fn.instrs) for r in i.results}
+        self.graph = ClusterGraph([self._operands(i) for i in fn.instrs])
+        self.cheap = self._recompute_costs()
+        self.clusters: dict[int, Cluster] = {
+            n: _alone(i) for n, i in enumerate(fn.instrs) if is_fusible(i)
+        }
+        self.barred = self._barred()
+        self.refused: dict[tuple[int, int], str] = {}
+
+    def grow(self) -> None:
+        """Merge whatever may be merged."""
+        edges = [e for n in self.clusters for e in self._edges_into(n)]
+        late = [e for e in edges if self._is_leading(e[0]) or self._is_leading(e[1])]
+        held_back = set(late)
+        failed = self._merge_all(e for e in edges if e not in held_back)
+        failed = self._merge_all([*late, *failed])
+        self._merge_siblings()
+        self._merge_all(failed)
+
+    def cluster_of(self, node: int) -> Cluster | None:
+        """The cluster of an instruction; None for one that no region can hold."""
+        return self.clusters.get(self.graph.find(node))
+
+    # --- tables ------------------------------------------------------------------------------
+
+    def _operands(self, instr: Instr) -> list[int]:
+        return [self.index[a] for a in instr.args if a.producer is not None]
+
+    def _recompute_costs(self) -> list[int]:
+        """For each instruction, how many cheap ones compute it from finished arrays; `_NEVER`
+        where that takes a reduction, a gather or an EXPENSIVE op."""
+        costs: list[int] = []
+        users = uses(self.fn)
+        for instr in self.instrs:
+            if not is_fusible(instr):
+                costs.append(0)
+                continue
+            alone = len(users.get(instr.result, ())) == 1
+            cost = 1 if is_cheap(instr) or (alone and is_check(instr)) else _NEVER
+            cost += sum(costs[n] for n in self._operands(instr))
+            costs.append(cost if cost <= MAX_CHEAP else _NEVER)
+        return costs
+
+    def _barred(self) -> dict[int, set[int]]:
+        """For each instruction that pulls, operands that must be finished arrays by then."""
+        barred: dict[int, set[int]] = {}
+        for n, instr in enumerate(self.instrs):
+            if n in self.clusters and pulls(instr):
+                far = {o for o in self._operands(instr) if self.cheap[o] >= _NEVER}
+                if far:
+                    barred[n] = far
+        return barred
+
+    def _edges_into(self, n: int) -> list[tuple[int, int]]:
+        """Operands of instruction `n` that it could share a region with, nearest first."""
+        instr = self.instrs[n]
+        if pulls(instr):
+            return []
+        operands = {o for o in self._operands(instr) if o in self.clusters}
+        return [(o, n) for o in sorted(operands, reverse=True)]
+
+    def _is_leading(self, n: int) -> bool:
+        """A reduction whose axes are not the last ones."""
+        instr = self.instrs[n]
+        if not is_reduction(instr.op):
+            return False
+        attrs: Any = instr.attrs
+        rank = instr.args[0].type.rank
+        return tuple(attrs.axes) != tuple(range(rank - len(attrs.axes), rank))
+
+    # --- merging -----------------------------------------------------------------------------
+
+    def _merge_all(self, edges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Merge along each edge; those along which it failed."""
+        failed = []
+        for a, b in edges:
+            why = self._merge(a, b)
+            if why is not None:
+                self.refused[a, b] = why
+                failed.append((a, b))
+            else:
+                self.refused.pop((a, b), None)
+        return failed
+
+    def _merge_siblings(self) -> None:
+        """Clusters next to each other among those that read one array of their space's size."""
+        readers: dict[Value, list[int]] = {}
+        for n in self.clusters:
+            for arg in dict.fromkeys(self.instrs[n].args):
+                if arg.type.size != 1:
+                    readers.setdefault(arg, []).append(n)
+        for value, nodes in readers.items():
+            near = sorted({self.graph.find(n) for n in nodes}, key=self.graph.order)
+            fits = [c for c in near if _reads_whole(value.type, self.clusters[c])]
+            for a, b in pairwise(fits):
+                self._merge(a, b)
+
+    def _merge(self, a: int, b: int) -> str | None:
+        """Merge the clusters of `a` and `b`, which stands later, or say why not."""
+        a, b = self.graph.find(a), self.graph.find(b)
+        if a == b:
+            return None
+        first, second = self.clusters[a], self.clusters[b]
+        joined = _joined(first, second)
+        if isinstance(joined, str):
+            return joined
+        if _is_long(first) and first.space == second.space and self.graph.reads(b, a):
+            return "a row is too long to be still in the cache"
+        if self._is_barred(a, b) or self._is_barred(b, a):
+            return "an element of an expensive value would be computed many times"
+        why = self.graph.merge(a, b, SEARCH_BUDGET)
+        if why is not None:
+            return why
+        kept = self.graph.find(a)
+        gone = b if kept == a else a
+        del self.clusters[gone]
+        self.clusters[kept] = joined
+        if gone in self.barred:
+            self.barred[kept] = self.barred.get(kept, set()) | self.barred.pop(gone)
+        return None
+
+    def _is_barred(self, maker: int, user: int) -> bool:
+        return any(self.graph.find(n) == maker for n in self.barred.get(user, ()))
+
+
+def pulls(instr: Instr) -> bool:
+    """Reads its operands at an index of its own, not at the point."""
+    return not reads_at_point(instr.op) and not is_reduction(instr.op)
+
+
+def is_cheap(instr: Instr) -> bool:
+    """Costs less to compute again than to store and load."""
+    if instr.op.has(Trait.EXPENSIVE) or instr.op.has(Trait.CAN_FAULT) or is_reduction(instr.op):
+        return False
+    if len(instr.args) > MAX_CONCAT:
+        return False
+    return instr.op.name != "gather" and not moves_last_axis(instr)
+
+
+def is_check(instr: Instr) -> bool:
+    """Passes its operand through, but can fault: cheap, but wanted in one place only, because
+    writes to state wait for the last such instruction."""
+    return instr.op.has(Trait.CAN_FAULT) and len(instr.args) == 1
+
+
+def moves_last_axis(instr: Instr) -> bool:
+    """A permute that reads what was contiguous with a stride."""
+    if instr.op.name != "permute":
+        return False
+    attrs: Any = instr.attrs
+    wide = [p for p in attrs.perm if instr.args[0].type.shape[p] != 1]
+    return bool(wide) and wide[-1] != max(wide)
+
+
+def _alone(instr: Instr) -> Cluster:
+    if is_reduction(instr.op):
+        attrs: Any = instr.attrs
+        return Cluster(instr.args[0].type.shape, tuple(attrs.axes))
+    size = MAX_INSTRS if pulls(instr) and len(instr.args) > MAX_CONCAT else 1
+    return Cluster(instr.result.type.shape, (), size, moves_last_axis(instr))
+
+
+def _is_long(cluster: Cluster) -> bool:
+    """Does it read rows that have left the cache when they are read again?"""
+    return bool(cluster.reduced) and _elements(cluster.space, cluster.reduced) > MAX_ROW
+
+
+def _joined(a: Cluster, b: Cluster) -> Cluster | str:
+    """Both as one, or why that is not a region."""
+    size, strided = a.size + b.size, a.strided or b.strided
+    if size > MAX_INSTRS:
+        return "the region would be too large"
+    if a.space == b.space and (not a.reduced or not b.reduced or a.reduced == b.reduced):
+        reduced = a.reduced or b.reduced
+    elif not b.reduced and a.reduced and b.space == reduced_shape(a.space, a.reduced, True):
+        return Cluster(a.space, a.reduced, size, strided)
+    elif not a.reduced and b.reduced and a.space == reduced_shape(b.space, b.reduced, True):
+        reduced = b.reduced
+    elif a.space == b.space:
+        return f"reductions over different axes, {a.reduced} and {b.reduced}"
+    else:
+        return f"different spaces, {shape_text(a.space)} and {shape_text(b.space)}"
+    if strided and reduced:
+        return "a transposed read inside a row loop is strided"
+    space = b.space if b.reduced else a.space
+    return Cluster(space, reduced, size, strided)
+
+
+def _elements(shape: Shape, axes: Sequence[int]) -> int:
+    """Elements along `axes`; a symbolic size counts as a small one."""
+    count = 1
+    for axis in axes:
+        size = shape[axis]
+        count *= size if isinstance(size, int) else 32
+    return count
+
+
+def _reads_whole(type: TensorType, cluster: Cluster) -> bool:
+    """Does an operand of `type` fill the cluster's space?"""
+    return type.shape == cluster.space

@@ -1,0 +1,179 @@
+"""Equal maps over arrays of different sizes become one loop body that runs over a table.
+
+    %4, %5, %6 = fused(%g1, %m1, %v1, %p1, space=(784, 512), reduced=()) { adam }
+    %7, %8, %9 = fused(%g2, %m2, %v2, %p2, space=(512,), reduced=()) { adam }
+      ->
+    .. views of all operands as flat arrays ..
+    %10, .., %15 = fused_table(.., count=2) { adam over (n,) }
+    .. views of the results in their shapes ..
+
+A region takes part where it is elementwise over whole contiguous arrays of its space and scalars,
+so that its shape does not matter. Regions of one table must not depend on each other; the graph of
+clusters decides that. So an optimiser's code does not grow with the number of parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from treadle.ir.builder import Builder
+from treadle.ir.graph import Function, Instr, Result, Value
+from treadle.ir.op import get_op
+from treadle.ir.regions import FLAT_LENGTH
+from treadle.ir.scalar import Scalar
+from treadle.ir.types import TensorType
+from treadle.passes.fuse_graph import ClusterGraph
+from treadle.passes.manager import PassContext
+
+_SEARCH_PER_INSTR = 8  # edges that one search may look at, for each instruction of the function
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """A region as a flat map: `key` is equal for regions that differ in sizes only; `operands`
+    are the instruction's, in the order in which the region first uses them, with whether each is
+    a scalar."""
+
+    instr: Instr
+    key: Hashable
+    operands: tuple[tuple[int, bool], ...]
+
+
+def run(fn: Function, ctx: PassContext) -> Function:
+    """`fn` with its equal, independent flat maps in tables."""
+    alike: dict[Hashable, list[int]] = {}
+    flats: dict[int, Flat] = {}
+    for n, instr in enumerate(fn.instrs):
+        flat = flattened(instr) if instr.op.name == "fused" else None
+        if flat is not None:
+            flats[n] = flat
+            alike.setdefault(flat.key, []).append(n)
+    if all(len(nodes) < 2 for nodes in alike.values()):
+        return fn
+    graph = _graph(fn)
+    budget = _SEARCH_PER_INSTR * len(fn.instrs)
+    for nodes in alike.values():
+        _gather(graph, nodes, fn, budget, ctx)
+    return _emit(fn, graph, flats)
+
+
+def _graph(fn: Function) -> ClusterGraph:
+    index = {r: n for n, i in enumerate(fn.instrs) for r in i.results}
+    return ClusterGraph([[index[a] for a in i.args if a in index] for i in fn.instrs])
+
+
+def _gather(
+    graph: ClusterGraph, nodes: Sequence[int], fn: Function, budget: int, ctx: PassContext
+) -> None:
+    """Merge the nodes that do not depend on each other; each joins the one before it or starts
+    the next table."""
+    table = nodes[0]
+    for node in nodes[1:]:
+        why = "one reads the other" if graph.reads(node, table) else None
+        why = why or graph.merge(table, node, budget)
+        if why is not None:
+            instr = fn.instrs[node]
+            ctx.reason("not in one table", instr.loc, f"{instr.regions[0].name}: {why}", "fused")
+            table = node
+
+
+# --- which regions are flat maps -------------------------------------------------------------
+
+
+def flattened(instr: Instr) -> Flat | None:
+    """`instr` as a flat map, if its region is elementwise over whole arrays and scalars."""
+    attrs: Any = instr.attrs
+    (region,) = instr.regions
+    if attrs.reduced or not TensorType(region.outputs[0].type.dtype, attrs.space).is_static:
+        return None
+    position = {v: n for n, v in enumerate(region.inputs)}
+    number: dict[Value, int] = {}  # in the flat region
+    scalar: dict[Value, bool] = {}
+    operands: list[tuple[int, bool]] = []
+    key: list[Hashable] = []
+    for inner in region.instrs:
+        for arg in inner.args:
+            if arg not in number and arg in position:
+                if arg.type.shape != attrs.space and arg.type.size != 1:
+                    return None
+                number[arg], scalar[arg] = len(number), arg.type.shape != attrs.space
+                operands.append((position[arg], scalar[arg]))
+                key.append((arg.type.dtype, scalar[arg]))
+        if inner.op.name == "broadcast_to" and scalar[inner.args[0]]:
+            number[inner.result], scalar[inner.result] = number[inner.args[0]], True
+            continue
+        if not isinstance(inner.op.lower, Scalar) and inner.op.name != "const":
+            return None
+        key.append((inner.op.name, inner.attrs, tuple(number[a] for a in inner.args)))
+        number[inner.result] = len(number)
+        scalar[inner.result] = all(scalar[a] for a in inner.args)
+    if any(scalar[v] for v in region.outputs) or len(operands) != len(position):
+        return None
+    return Flat(instr, (*key, *(number[v] for v in region.outputs)), tuple(operands))
+
+
+def _flat_region(flat: Flat) -> Function:
+    (region,) = flat.instr.regions
+    inner_b = Builder(region.name)
+    inside: dict[Value, Value] = {}
+    for n, (which, is_scalar) in enumerate(flat.operands):
+        param = region.params[which]
+        shape = () if is_scalar else (FLAT_LENGTH,)
+        inside[param.value] = inner_b.param(TensorType(param.value.type.dtype, shape), f"p{n}")
+    for inner in region.instrs:
+        if inner.op.name == "broadcast_to":
+            inside[inner.result] = inside[inner.args[0]]
+            continue
+        with inner_b.at(inner.loc):
+            (inside[inner.result],) = inner_b.emit(
+                inner.op, [inside[a] for a in inner.args], inner.attrs
+            )
+    return inner_b.finish([Result(inside[r.value], r.path, r.kind) for r in region.results])
+
+
+# --- the new Function ------------------------------------------------------------------------
+
+
+def _emit(fn: Function, graph: ClusterGraph, flats: dict[int, Flat]) -> Function:
+    b = Builder(fn.name)
+    for param in fn.params:
+        b.keep_param(param)
+    new: dict[Value, Value] = {}
+    for cluster in graph.clusters():
+        members = sorted(graph.members[cluster])
+        if len(members) > 1:
+            _emit_table(b, [flats[n] for n in members], new)
+            continue
+        instr = fn.instrs[members[0]]
+        results = b.rebuild(instr, [new.get(a, a) for a in instr.args])
+        new.update(zip(instr.results, results, strict=True))
+    results = [Result(new.get(r.value, r.value), r.path, r.kind) for r in fn.results]
+    return b.finish(results)
+
+
+def _emit_table(b: Builder, rows: Sequence[Flat], new: dict[Value, Value]) -> None:
+    """One fused_table for `rows`, flat views of their operands before, of the results behind."""
+    table = get_op("fused_table")
+    args: list[Value] = []
+    types: list[TensorType] = []
+    with b.at(rows[-1].instr.loc):
+        for row in rows:
+            attrs: Any = row.instr.attrs
+            length = TensorType(row.instr.results[0].type.dtype, attrs.space).size
+            for which, is_scalar in row.operands:
+                operand = row.instr.args[which]
+                operand = new.get(operand, operand)
+                args.append(b.reshape(operand, () if is_scalar else (length,)))
+            types.extend(r.type.with_shape((length,)) for r in row.instr.results)
+        made = b.emit_typed(
+            table,
+            args,
+            table.attrs(count=len(rows)),  # type: ignore[call-arg]
+            types,
+            [_flat_region(rows[0])],
+        )
+        old = [r for row in rows for r in row.instr.results]
+        for before, after in zip(old, made, strict=True):
+            new[before] = b.reshape(after, before.type.shape)
