@@ -176,7 +176,8 @@ def register(op: OpDef) -> OpDef:
         missing.append(f"a name that is an identifier (found {op.name!r})")
     if not op.maths.strip():
         missing.append("a line of maths")
-    if not issubclass(op.attrs, Attrs):
+    attrs_type: Any = op.attrs
+    if not issubclass(attrs_type, Attrs):
         missing.append("attrs: a frozen dataclass derived from Attrs")
     if op.lower is None and op.expand is None:
         missing.append("lower or expand")
