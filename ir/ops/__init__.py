@@ -3,6 +3,7 @@
 from treadle.ir.ops import activations as activations
 from treadle.ir.ops import arithmetic as arithmetic
 from treadle.ir.ops import cast as cast
+from treadle.ir.ops import checks as checks
 from treadle.ir.ops import identity as identity
 from treadle.ir.ops import indexing as indexing
 from treadle.ir.ops import kernels as kernels

@@ -16,13 +16,7 @@ import numpy as np
 from treadle.ir.builder import Ops
 from treadle.ir.op import NO_ATTRS, Array, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops import special
-from treadle.ir.ops.rules import (
-    FLOATS,
-    NUMBERS,
-    Values,
-    elementwise_rule,
-    in_float64,
-)
+from treadle.ir.ops.rules import NUMBERS, Values, elementwise_rule, in_float64
 from treadle.ir.ops.sampling import (
     INTEGER_SAMPLES,
     any_unary,
@@ -33,7 +27,7 @@ from treadle.ir.ops.sampling import (
 )
 from treadle.ir.ops.transcendental import math_function
 from treadle.ir.scalar import Scalar
-from treadle.ir.types import float32, float64
+from treadle.ir.types import FLOATS, float32, float64
 
 # --- primitive -------------------------------------------------------------------------------
 

@@ -12,15 +12,7 @@ import numpy as np
 
 from treadle.ir.builder import Ops
 from treadle.ir.op import Array, Attrs, OpDef, Trait, register
-from treadle.ir.ops.rules import (
-    FLOATS,
-    NUMBERS,
-    Values,
-    elementwise_rule,
-    numpy_ref,
-    safe_divisor,
-    scaled,
-)
+from treadle.ir.ops.rules import NUMBERS, Values, elementwise_rule, numpy_ref, safe_divisor, scaled
 from treadle.ir.ops.sampling import (
     INTEGER_SAMPLES,
     any_binary,
@@ -30,6 +22,7 @@ from treadle.ir.ops.sampling import (
     joined,
 )
 from treadle.ir.scalar import Scalar
+from treadle.ir.types import FLOATS
 
 ELEMENTWISE = frozenset({Trait.ELEMENTWISE})
 COMMUTATIVE = ELEMENTWISE | {Trait.COMMUTATIVE}

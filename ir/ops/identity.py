@@ -10,10 +10,10 @@ import numpy as np
 
 from treadle.ir.errors import GradientError, ShapeError
 from treadle.ir.op import Attrs, OpDef, Trait, register
-from treadle.ir.ops.rules import DTYPES, elementwise_rule
+from treadle.ir.ops.rules import elementwise_rule
 from treadle.ir.ops.sampling import NO_SAMPLES, any_unary, float_unary, joined
 from treadle.ir.scalar import Scalar
-from treadle.ir.types import TensorType, bool_, int32
+from treadle.ir.types import DTYPES, TensorType, bool_, int32
 
 _IDENTITY_SAMPLES = joined(float_unary(-2, 2, ulps=0), any_unary((bool_, int32)))
 

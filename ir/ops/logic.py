@@ -20,9 +20,6 @@ from treadle.ir.op import (
 from treadle.ir.ops.rules import (
     BITS,
     BOOLS,
-    DTYPES,
-    FLOATS,
-    INTEGERS,
     NUMBERS,
     check_dtype,
     check_same_dtype,
@@ -41,6 +38,9 @@ from treadle.ir.ops.sampling import (
 )
 from treadle.ir.scalar import Comparison, Scalar
 from treadle.ir.types import (
+    DTYPES,
+    FLOATS,
+    INTEGERS,
     DType,
     TensorType,
     bool_,

@@ -9,12 +9,24 @@ from typing import Any
 import numpy as np
 
 from treadle.ir.builder import Ops
-from treadle.ir.errors import IndexFault, ShapeError
+from treadle.ir.errors import ShapeError
 from treadle.ir.op import NO_ATTRS, NOT_DIFFERENTIABLE, Array, Attrs, OpDef, Sample, Trait, register
-from treadle.ir.ops.rules import FLOATS, INTEGERS, Values, check_count, check_dtype
+from treadle.ir.ops.checks import CHECK_INDEX, CheckIndexAttrs
+from treadle.ir.ops.rules import Values, check_count, check_dtype
 from treadle.ir.ops.sampling import uniform
 from treadle.ir.ops.softmax import NEG_INF, below_maximum, hard_rows, log_softmax64, row_pass
-from treadle.ir.types import DType, Size, TensorType, bool_, float32, float64, int64, shape_text
+from treadle.ir.types import (
+    FLOATS,
+    INTEGERS,
+    DType,
+    Size,
+    TensorType,
+    bool_,
+    float32,
+    float64,
+    int64,
+    shape_text,
+)
 
 # --- one_hot ---------------------------------------------------------------------------------
 
@@ -46,7 +58,7 @@ def _expand_one_hot(o: Ops[Any], a: OneHotAttrs, labels: Any) -> Any:
 def _ref_one_hot(a: OneHotAttrs, labels: Array) -> Array:
     assert isinstance(a.depth, int)
     hot = labels.astype(np.int64)[..., None] == np.arange(a.depth)
-    return hot.astype(a.dtype.dtype)
+    return np.asarray(hot, a.dtype.dtype)
 
 
 def _one_hot_samples(rng: np.random.Generator) -> Iterable[Sample]:
@@ -72,6 +84,8 @@ ONE_HOT = register(
 
 # --- cross_entropy ---------------------------------------------------------------------------
 
+LABEL = "cross_entropy: label"
+
 
 def _infer_cross_entropy(a: Attrs, *types: TensorType) -> TensorType:
     check_count("cross_entropy", types, 2)
@@ -83,28 +97,28 @@ def _infer_cross_entropy(a: Attrs, *types: TensorType) -> TensorType:
             "cross_entropy takes logits [..., classes] and one label a row, found logits "
             f"{shape_text(logits.shape)} and labels {shape_text(labels.shape)}"
         )
-    if logits.shape[-1] == 0:
-        raise ShapeError(f"cross_entropy needs at least one class, found logits {logits}")
+    classes = logits.shape[-1]
+    if not isinstance(classes, int) or classes == 0:
+        raise ShapeError(f"cross_entropy needs a fixed number of classes, found logits {logits}")
     return logits.with_shape(labels.shape)
 
 
 def _ref_cross_entropy(a: Attrs, logits: Array, labels: Array) -> Array:
-    classes = logits.shape[-1]
-    index = labels.astype(np.int64)
-    wrong = index[(index < 0) | (index >= classes)]
-    if wrong.size:
-        raise IndexFault(f"cross_entropy: label {wrong[0]} is out of range for {classes} classes")
+    (index,) = CHECK_INDEX.run_ref(CheckIndexAttrs(logits.shape[-1], LABEL), (labels,))
     rows = log_softmax64(logits, logits.ndim - 1)
     picked = np.take_along_axis(rows, index[..., None], axis=-1)
     return (0.0 - picked[..., 0]).astype(logits.dtype)
 
 
 def _label_indices(o: Ops[Any], labels: Any, shape: Sequence[Size]) -> list[Any]:
-    """Indices of shape [..., 1] that pull each row's own class, kept like a row's maximum."""
+    """Indices of shape [..., 1] that pull each row's own class, kept like a row's maximum.
+
+    The label is checked here, not by the gather: -1 is no class, and the message says "label".
+    """
     kept = (*shape[:-1], 1)
     rows = [o.iota(kept, axis, int64) for axis in range(len(shape) - 1)]
-    label = o.reshape(o.cast(labels, int64), kept)
-    return [*rows, label]
+    label = o.reshape(labels, kept)
+    return [*rows, o.call("check_index", label, size=shape[-1], what=LABEL)]
 
 
 def _expand_cross_entropy(o: Ops[Any], a: Attrs, logits: Any, labels: Any) -> Any:
@@ -114,7 +128,7 @@ def _expand_cross_entropy(o: Ops[Any], a: Attrs, logits: Any, labels: Any) -> An
     row = row_pass(o, logits, t.rank - 1)
     index = _label_indices(o, labels, t.shape)
     axes = tuple(range(t.rank))
-    picked = o.call("gather", logits, *index, axes=axes, checked=True)
+    picked = o.call("gather", logits, *index, axes=axes, checked=False)
     loss = o.sub(o.log(row.s), below_maximum(o, picked, row.m))
     return o.reshape(o.where(row.dead, float("inf"), loss), t.shape[:-1])
 

@@ -16,7 +16,6 @@ import numpy as np
 from treadle.ir.builder import Ops
 from treadle.ir.op import Array, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops.rules import (
-    FLOATS,
     ReduceAttrs,
     Values,
     check_axes,
@@ -28,7 +27,7 @@ from treadle.ir.ops.rules import (
     with_kept_axes,
 )
 from treadle.ir.ops.sampling import special_floats, uniform
-from treadle.ir.types import TensorType, float32, float64, reduced_shape
+from treadle.ir.types import FLOATS, TensorType, float32, float64, reduced_shape
 
 COMPOSITE = frozenset({Trait.COMPOSITE})
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from treadle.ir.op import OpDef, Trait, register
-from treadle.ir.ops.rules import FLOATS, elementwise_rule, numpy_ref
+from treadle.ir.ops.rules import elementwise_rule, numpy_ref
 from treadle.ir.ops.sampling import float_unary
 from treadle.ir.scalar import Scalar
+from treadle.ir.types import FLOATS
 
 
 def _rounding(name: str, maths: str, ref: Any, lower: Callable[..., Any]) -> OpDef:

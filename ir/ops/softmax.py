@@ -22,17 +22,9 @@ import numpy as np
 from treadle.ir.builder import Ops
 from treadle.ir.errors import ShapeError
 from treadle.ir.op import Array, Attrs, OpDef, Sample, Trait, register
-from treadle.ir.ops.rules import (
-    FLOATS,
-    Infer,
-    Values,
-    check_axis,
-    check_count,
-    check_dtype,
-    with_kept_axes,
-)
+from treadle.ir.ops.rules import Infer, Values, check_axis, check_count, check_dtype, with_kept_axes
 from treadle.ir.ops.sampling import uniform
-from treadle.ir.types import TensorType, float32, float64, reduced_shape
+from treadle.ir.types import FLOATS, TensorType, float32, float64, reduced_shape
 
 NEG_INF = float("-inf")
 

@@ -18,7 +18,6 @@ from treadle.ir.builder import Ops
 from treadle.ir.op import NO_ATTRS, Array, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops import special
 from treadle.ir.ops.rules import (
-    FLOATS,
     NUMBERS,
     Values,
     divided,
@@ -37,7 +36,7 @@ from treadle.ir.ops.sampling import (
     special_integers,
 )
 from treadle.ir.scalar import MathName, Scalar
-from treadle.ir.types import DType, float32, float64
+from treadle.ir.types import FLOATS, DType, float32, float64
 
 ELEMENTWISE = frozenset({Trait.ELEMENTWISE})
 EXPENSIVE = ELEMENTWISE | {Trait.EXPENSIVE}
