@@ -59,7 +59,8 @@ def _stacked(data: Any, dtype: DType | None) -> Tensor:
 
     if not isinstance(data, (list, tuple)):
         return _tensor(data, dtype)
-    return api.stack([_stacked(item, dtype) for item in data], axis=0)
+    found: Tensor = api.stack([_stacked(item, dtype) for item in data], axis=0)
+    return found
 
 
 def _array(data: Any, dtype: DType | None) -> npt.NDArray[Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import FrameType
 
 from treadle.ir.graph import Loc
 
@@ -31,7 +32,7 @@ def _inside(filename: str) -> bool:
 
 def user_location() -> Loc | None:
     """File and line of the nearest caller outside of the package; None if there is none."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         filename = frame.f_code.co_filename
         inside = _is_inside.get(filename)
@@ -39,5 +40,5 @@ def user_location() -> Loc | None:
             inside = _is_inside[filename] = _inside(filename)
         if not inside:
             return Loc(filename, frame.f_lineno)
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None

@@ -149,8 +149,7 @@ def promote(*operands: object, floating: bool = False) -> tuple[Tensor, ...]:
     """
     if len(operands) == 2:  # the common case: tensors of one dtype
         x, y = operands
-        alike = isinstance(x, Tensor) and isinstance(y, Tensor) and x.dtype == y.dtype
-        if alike and x.weak == y.weak and (x.dtype.is_float or not floating):
+        if isinstance(x, Tensor) and isinstance(y, Tensor) and _alike(x, y, floating):
             return x, y
     found = tuple(x if number_of(x) is not None else as_operand(x) for x in operands)
     if _stays_weak(found):
@@ -159,6 +158,10 @@ def promote(*operands: object, floating: bool = False) -> tuple[Tensor, ...]:
     if floating and not dtype.is_float:
         dtype = float32
     return tuple(_as(x, dtype) for x in found)
+
+
+def _alike(x: Tensor, y: Tensor, floating: bool) -> bool:
+    return x.dtype == y.dtype and x.weak == y.weak and (x.dtype.is_float or not floating)
 
 
 def _stays_weak(operands: tuple[object, ...]) -> bool:

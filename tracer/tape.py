@@ -341,9 +341,9 @@ def backward(x: Tensor, gradient: Tensor | None, retain_graph: bool) -> None:
         for leaf, ct in walk.run(None).items():
             if leaf.variable:
                 continue
-            if leaf.grad is not None:
-                ct = walk.ops.force(walk.ops.add(leaf.grad, ct))
-            leaf.grad = _unshared(ct, walk.ops.fresh)
+            have = leaf.grad
+            total = ct if have is None else walk.ops.force(walk.ops.add(have, ct))
+            leaf.grad = _unshared(total, walk.ops.fresh)
 
 
 def check_root(x: Tensor, gradient: Tensor | None) -> None:

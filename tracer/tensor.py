@@ -122,7 +122,8 @@ class Tensor(Operators, Methods):
         arrays. Raises IndexFault for an index out of range."""
         from treadle.tracer import indexing  # it builds on this module
 
-        return indexing.getitem(self, key)
+        found: Tensor = indexing.getitem(self, key)
+        return found
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """`x[key] = value`: the value is cast to the dtype of `x` and broadcast."""

@@ -12,7 +12,7 @@ computed untracked needs neither, so an optimiser's step is plain arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -336,20 +336,26 @@ class Trace:
         attrs = op.attrs(outputs=1)  # type: ignore[call-arg]
         return self.builder.emit(op, (y, ct, *xs), attrs)
 
-    def variable(self, x: Tensor) -> Tensor:
-        """`x` as an argument to differentiate: the same storage under a history of its own,
-        connected with the history of `x`."""
+    def variable(self, x: Tensor, connected: bool) -> Tensor:
+        """`x` as an argument to differentiate: the same storage under a history of its own;
+        `connected` with the history of `x`, so that outer derivatives pass through."""
         self.builder.loc = user_location()
-        depends = modes.grad and x.requires_grad
-        raw = self._tracked(x) if depends else self._operand(x, tracked=True)
+        if connected and x.requires_grad:
+            raw = self._tracked(x)
+        else:
+            raw = self._operand(x.detach(), tracked=True)
         history = History.of_variable(len(x.maps), None)
         found = Tensor(x.cell, x.maps, history, x.type, x.weak)
         self._add_variable(found, raw)
         return found
 
+    def variables(self) -> Iterator[tuple[History, Value]]:
+        """Every `variable` so far, with the history of the leaf or argument that it stands for."""
+        return ((h, v) for h, _, v in self._variables)
+
     def variables_of(self, history: History) -> list[Value]:
         """The values under which a variable was read: one for each content that it had."""
-        return [v for h, _, v in self._variables if h is history]
+        return [v for h, v in self.variables() if h is history]
 
     def tracked_value(self, x: Tensor) -> Value:
         """What `x` shows, connected with its history."""
