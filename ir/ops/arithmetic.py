@@ -6,12 +6,13 @@ x % 0 are 0, MIN // -1 is MIN. Float floor division and remainder have Python's 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from treadle.ir.builder import Ops
-from treadle.ir.op import Array, Attrs, OpDef, Trait, register
+from treadle.ir.op import Array, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops.rules import NUMBERS, Values, elementwise_rule, numpy_ref, safe_divisor, scaled
 from treadle.ir.ops.sampling import (
     INTEGER_SAMPLES,
@@ -129,11 +130,12 @@ MUL = register(
 
 
 def _vjp_div(o: Ops[Any], a: Attrs, args: Values, outs: Values, cts: Values) -> tuple[Any, ...]:
-    """ct / y and -(ct / y)(x / y). Where y is 0 and ct is 0 (a guarded division) both are 0."""
+    """ct / y and -(ct / y) x / y. Where y is 0 and ct is 0 (a guarded division) both are 0; the
+    second is not written with x / y, which may overflow where ct is 0."""
     (x, y), (ct,) = args, cts
     divisor = safe_divisor(o, ct, y)
     dx = o.div(ct, divisor)
-    return dx, o.neg(o.mul(dx, o.div(x, divisor)))
+    return dx, o.neg(o.div(o.mul(dx, x), divisor))
 
 
 DIV = register(
@@ -253,6 +255,16 @@ def _vjp_minimum(o: Ops[Any], a: Attrs, args: Values, outs: Values, cts: Values)
     return _share(o, ct, x, y, o.gt(x, y)), _share(o, ct, x, y, o.gt(y, x))
 
 
+def _apart(rng: np.random.Generator) -> Iterable[Sample]:
+    """Operands that lie half a unit apart at least, so that no step of a stencil meets a tie."""
+    x = rng.permutation(12).reshape(4, 1, 3).astype(np.float64)
+    yield Sample((x, rng.permutation(12)[:5, None] + 0.5))
+
+
+_EXTREMUM_SAMPLES = joined(
+    _apart, float_binary(-3, 3, ulps=0, kinks=True), any_binary(INTEGER_SAMPLES)
+)
+
 MAXIMUM = register(
     OpDef(
         name="maximum",
@@ -262,7 +274,7 @@ MAXIMUM = register(
         vjp=_vjp_maximum,
         lower=Scalar(lambda s, a, x, y: s.maximum(x, y)),
         traits=COMMUTATIVE,
-        samples=_BINARY_SAMPLES,
+        samples=_EXTREMUM_SAMPLES,
     )
 )
 
@@ -275,7 +287,7 @@ MINIMUM = register(
         vjp=_vjp_minimum,
         lower=Scalar(lambda s, a, x, y: s.minimum(x, y)),
         traits=COMMUTATIVE,
-        samples=_BINARY_SAMPLES,
+        samples=_EXTREMUM_SAMPLES,
     )
 )
 

@@ -46,8 +46,8 @@ def _float_samples(
     yield Sample((row,), ReduceAttrs(()), False)
     special = np.resize(special_floats(float32), (5, 3))
     yield Sample((special,), ReduceAttrs((0,)), False, 1, scale)
-    if empty:
-        yield Sample((np.zeros((3, 0), np.float32),), ReduceAttrs((0, 1)), False)
+    axes = (0, 1) if empty else (0,)
+    yield Sample((np.zeros((3, 0), np.float32),), ReduceAttrs(axes), False)
 
 
 def _integer_samples(rng: np.random.Generator) -> Iterable[Sample]:
@@ -281,6 +281,7 @@ def _samples_arg(rng: np.random.Generator) -> Iterable[Sample]:
     yield Sample((np.array([[np.inf, np.nan, 1, np.nan]]),), ReduceAttrs((1,)), False)
     yield Sample((rng.integers(0, 3, (4, 17)).astype(np.int32),), ReduceAttrs((1,)), False)
     yield Sample((rng.choice(special_integers(uint8), 19),), ReduceAttrs((0,)), False)
+    yield Sample((np.zeros((0, 5), np.float32),), ReduceAttrs((1,)), False)
 
 
 def _arg_reduction(name: str, adjective: str, how: str, fn: Callable[..., Any]) -> OpDef:

@@ -127,6 +127,8 @@ def any_binary(dtypes: Sequence[DType], *, ulps: float = 0.0) -> Sampler:
             yield Sample(crossed(values, values), NO_ATTRS, False, ulps)
         column = special_values(dtypes[0])[:2, None]
         yield Sample((column, special_values(dtypes[0])[:2]), NO_ATTRS, False, ulps)
+        empty = np.zeros((0, 1), dtypes[0].dtype)
+        yield Sample((empty, special_values(dtypes[0])[:2]), NO_ATTRS, False, ulps)
 
     return samples
 
