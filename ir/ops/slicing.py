@@ -149,7 +149,7 @@ def _slice_update_infer(a: SliceUpdateAttrs, x: TensorType, v: TensorType) -> Te
 
 
 def _slice_update_ref(a: SliceUpdateAttrs, x: Array, v: Array) -> Array:
-    y = x.copy()
+    y = np.array(x)
     y[_selection(a.starts, a.steps, v.shape)] = v
     return y
 
