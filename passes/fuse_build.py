@@ -240,8 +240,7 @@ def _emit(growth: Growth, chosen: Sequence[Plan | Instr]) -> Function:
             continue
         results = b.rebuild(item, [new.get(a, a) for a in item.args])
         new.update(zip(item.results, results, strict=True))
-    results = [Result(new.get(r.value, r.value), r.path, r.kind) for r in fn.results]
-    return b.finish(results)
+    return b.finish([Result(new.get(r.value, r.value), r.path, r.kind) for r in fn.results])
 
 
 def _emit_region(b: Builder, growth: Growth, plan: Plan, new: dict[Value, Value]) -> None:

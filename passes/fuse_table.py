@@ -149,8 +149,7 @@ def _emit(fn: Function, graph: ClusterGraph, flats: dict[int, Flat]) -> Function
         instr = fn.instrs[members[0]]
         results = b.rebuild(instr, [new.get(a, a) for a in instr.args])
         new.update(zip(instr.results, results, strict=True))
-    results = [Result(new.get(r.value, r.value), r.path, r.kind) for r in fn.results]
-    return b.finish(results)
+    return b.finish([Result(new.get(r.value, r.value), r.path, r.kind) for r in fn.results])
 
 
 def _emit_table(b: Builder, rows: Sequence[Flat], new: dict[Value, Value]) -> None:

@@ -1,0 +1,330 @@
+"""The memory plan: where each value of a KERNELS-level Function lives, decided before any run.
+
+    value  type        bytes  place         live
+    %0     f32[8, 4]   128    param 0       -      x
+    %3     f32[8, 4]   128    workspace+0   0..2
+    %4     f32[8, 4]   128    result 0      2..
+
+Results are written where the caller wants them; a value in between gets a piece of one workspace
+from the instruction that makes it to its last use, the smallest free piece that holds it. A pure
+map may write over an operand that it reads at the same index and nobody needs afterwards. Views
+(reshape) share the place of what they view.
+
+New state is written over the old where that cannot be noticed: every other reader of the old value
+ran before, and the write comes after the fault barrier, the last instruction that can fault, so
+that a failed call leaves all state as it was. Otherwise the new state gets a buffer of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from treadle.ir.graph import Function, Instr, Value
+from treadle.ir.memory import Copy, MemoryPlan, Place
+from treadle.ir.op import Trait
+from treadle.ir.printer import value_names
+from treadle.ir.regions import reads_at_point
+
+ALIGN = 64  # bytes: one cache line, one AVX-512 vector
+
+
+def plan_memory(fn: Function) -> MemoryPlan:
+    """The plan of `fn`, a Function at level KERNELS with fixed shapes.
+
+    Raises ShapeError where a shape is symbolic.
+    """
+    return _Planner(fn).plan()
+
+
+def fault_barrier(fn: Function) -> int:
+    """The number of the last instruction that can fault, in itself or in its region; -1: none."""
+    for n in range(len(fn.instrs) - 1, -1, -1):
+        if can_fault(fn.instrs[n]):
+            return n
+    return -1
+
+
+def can_fault(instr: Instr) -> bool:
+    """Can a run of `instr` set the fault record? (An unchecked gather clamps instead.)"""
+    inside = (i for region in instr.regions for i in region.instrs)
+    return any(
+        i.op.has(Trait.CAN_FAULT) and getattr(i.attrs, "checked", True) for i in (instr, *inside)
+    )
+
+
+@dataclass(slots=True)
+class _Life:
+    """When a buffer is written and read: numbers of instructions; params begin at -1."""
+
+    start: int
+    end: int
+
+
+class _Planner:
+    def __init__(self, fn: Function) -> None:
+        self.fn = fn
+        self.roots = _roots(fn)
+        self.barrier = fault_barrier(fn)
+        self.places: dict[Value, Place] = {}
+        self.copies: list[Copy] = []
+        self.in_place: list[tuple[int, int]] = []
+        self.life = self._lives()
+
+    def plan(self) -> MemoryPlan:
+        self._place_fixed()
+        self._place_results()
+        free = _FreeList()
+        busiest = self._place_workspace(free)
+        for value, root in self.roots.items():
+            if root in self.places:
+                self.places[value] = self.places[root]
+        shared = {result for _, result in self.in_place}
+        outside = sum(p.value.type.nbytes for p in self.fn.params) + sum(
+            r.value.type.nbytes for j, r in enumerate(self.fn.results) if j not in shared
+        )
+        return MemoryPlan(
+            self.places,
+            free.top,
+            tuple(self.in_place),
+            tuple(self.copies),
+            self.barrier,
+            outside + busiest,
+        )
+
+    def _lives(self) -> dict[Value, _Life]:
+        life = {v: _Life(-1, -1) for v in self.fn.inputs}
+        for n, instr in enumerate(self.fn.instrs):
+            if _is_view(instr):
+                continue
+            for arg in instr.args:
+                life[self.roots[arg]].end = n
+            for result in instr.results:
+                life[result] = _Life(n, n)
+        for value in self.fn.outputs:
+            life[self.roots[value]].end = len(self.fn.instrs)
+        return life
+
+    def _place_fixed(self) -> None:
+        for n, value in enumerate(self.fn.inputs):
+            self.places[value] = Place("param", n)
+        constants = [i.result for i in self.fn.instrs if i.op.name == "const"]
+        for n, value in enumerate(constants):
+            self.places[value] = Place("const", n)
+
+    # --- results -----------------------------------------------------------------------------
+
+    def _place_results(self) -> None:
+        """Who writes each result's buffer: its instruction, or a copy at the end."""
+        states = {p.path: n for n, p in enumerate(self.fn.params) if p.kind == "state"}
+        direct: list[tuple[int, Value]] = []
+        for j, result in enumerate(self.fn.results):
+            root = self.roots[result.value]
+            state = states.get(result.path) if result.kind == "state" else None
+            if state is not None and root is self.fn.params[state].value:
+                self.in_place.append((state, j))  # unchanged: the buffer is the result already
+            elif root in self.places:
+                self.copies.append(Copy(result.value, j))
+            else:
+                self.places[root] = Place("result", j)
+                direct.append((j, root))
+        copied = {self.roots[c.value] for c in self.copies}
+        for j, root in direct:
+            path, kind = self.fn.results[j].path, self.fn.results[j].kind
+            state = states.get(path) if kind == "state" else None
+            if state is not None and self._overwrites_safely(root, state, copied):
+                self.in_place.append((state, j))
+
+    def _overwrites_safely(self, new: Value, state: int, copied: set[Value]) -> bool:
+        """May `new` be written over the buffer of state parameter `state`?"""
+        old = self.fn.params[state].value
+        writer = self.life[new].start
+        if writer <= self.barrier or old in copied or new.type.nbytes != old.type.nbytes:
+            return False
+        if self.life[old].end < writer:
+            return True
+        if self.life[old].end > writer:
+            return False
+        return self._reads_where_it_writes(self.fn.instrs[writer], new, old)
+
+    # --- workspace ---------------------------------------------------------------------------
+
+    def _place_workspace(self, free: _FreeList) -> int:
+        """Places for all that is left, in order; returns the bytes live at the worst moment."""
+        ends: dict[int, list[Value]] = {}
+        live = busiest = 0
+        for n, instr in enumerate(self.fn.instrs):
+            if _is_view(instr) or instr.op.name == "const":
+                continue
+            for result in instr.results:
+                if result in self.places:
+                    continue
+                taken_over = self._dying_operand(n, instr, result, ends)
+                if taken_over is not None:
+                    self.places[result] = self.places[taken_over]
+                    ends[n].remove(taken_over)
+                    live -= taken_over.type.nbytes
+                else:
+                    offset = free.take(_padded(result.type.nbytes))
+                    self.places[result] = Place("workspace", 0, offset)
+                live += result.type.nbytes
+                ends.setdefault(self.life[result].end, []).append(result)
+            busiest = max(busiest, live)
+            for value in ends.pop(n, ()):
+                free.give(self.places[value].offset, _padded(value.type.nbytes))
+                live -= value.type.nbytes
+        return busiest
+
+    def _dying_operand(
+        self, n: int, instr: Instr, result: Value, ends: Mapping[int, Sequence[Value]]
+    ) -> Value | None:
+        """A workspace operand that ends here and may be written over by `result`."""
+        dying = ends.get(n)
+        if not dying:
+            return None
+        for arg in dict.fromkeys(self.roots[a] for a in instr.args):
+            fits = arg.type.dtype == result.type.dtype and arg.type.nbytes == result.type.nbytes
+            if fits and arg in dying and self._reads_where_it_writes(instr, result, arg):
+                return arg
+        return None
+
+    # --- in place ----------------------------------------------------------------------------
+
+    def _reads_where_it_writes(self, instr: Instr, result: Value, old: Value) -> bool:
+        """Does `instr` read the buffer `old` at the index only at which it writes `result`?"""
+        if old.type.dtype != result.type.dtype:
+            return False
+        touching = [n for n, a in enumerate(instr.args) if self.roots[a] is old]
+        if instr.op.name == "fused":
+            return all(_is_read_at_point(instr, n) for n in touching)
+        if instr.op.name == "fused_table":
+            (region,) = instr.regions
+            instance = result.index // len(region.results)
+            return all(n // len(region.params) == instance for n in touching)
+        return False
+
+
+def _roots(fn: Function) -> dict[Value, Value]:
+    """For each value the one whose buffer it is: reshapes are views."""
+    roots = {v: v for v in fn.inputs}
+    for instr in fn.instrs:
+        if _is_view(instr):
+            roots[instr.result] = roots[instr.args[0]]
+        else:
+            roots.update((r, r) for r in instr.results)
+    return roots
+
+
+def _is_view(instr: Instr) -> bool:
+    return instr.op.name == "reshape"
+
+
+def _is_read_at_point(instr: Instr, number: int) -> bool:
+    """A pure map that reads operand `number`, of the shape of its space, at the point only."""
+    attrs: Any = instr.attrs
+    (region,) = instr.regions
+    param = region.params[number].value
+    if attrs.reduced or param.type.shape != attrs.space:
+        return False
+    at_point = set(region.outputs)
+    pulled: set[Value] = set()
+    for inner in reversed(region.instrs):
+        if not at_point.isdisjoint(inner.results):
+            (at_point if reads_at_point(inner.op) else pulled).update(inner.args)
+        if not pulled.isdisjoint(inner.results):
+            pulled.update(inner.args)
+    return param not in pulled
+
+
+def _padded(nbytes: int) -> int:
+    """A whole number of cache lines, at least one, so that every buffer has an address."""
+    return max(-(-nbytes // ALIGN), 1) * ALIGN
+
+
+class _FreeList:
+    """Free pieces of the workspace, by offset, neighbours joined."""
+
+    def __init__(self) -> None:
+        self.top = 0
+        self._pieces: dict[int, int] = {}  # offset -> size
+        self._ends: dict[int, int] = {}  # end -> offset
+
+    def take(self, size: int) -> int:
+        """The smallest free piece that holds `size`; the end of the workspace grows if none."""
+        best = min(((s, o) for o, s in self._pieces.items() if s >= size), default=None)
+        if best is not None:
+            found, offset = best
+            self._remove(offset)
+            if found > size:
+                self._add(offset + size, found - size)
+            return offset
+        offset = self._ends.get(self.top, self.top)
+        if offset != self.top:
+            self._remove(offset)
+        self.top = offset + size
+        return offset
+
+    def give(self, offset: int, size: int) -> None:
+        """Put a piece back."""
+        before = self._ends.get(offset)
+        if before is not None:
+            size += self._pieces[before]
+            self._remove(before)
+            offset = before
+        behind = self._pieces.get(offset + size)
+        if behind is not None:
+            self._remove(offset + size)
+            size += behind
+        self._add(offset, size)
+
+    def _add(self, offset: int, size: int) -> None:
+        self._pieces[offset] = size
+        self._ends[offset + size] = offset
+
+    def _remove(self, offset: int) -> None:
+        del self._ends[offset + self._pieces.pop(offset)]
+
+
+# --- the table -------------------------------------------------------------------------------
+
+
+def print_memory(fn: Function, plan: MemoryPlan) -> str:
+    """The plan as a table: value, type, bytes, place, the instructions between which it lives."""
+    names = value_names(fn)
+    rows = [("value", "type", "bytes", "place", "live", "")]
+    rows += [
+        (names[value], str(value.type), str(value.type.nbytes), place, live, remark)
+        for value, place, live, remark in _rows(fn, plan)
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+    lines += [f"copy {names[c.value]} to result {c.result} at the end" for c in plan.copies]
+    lines += [
+        f"param {p} is result {r}: {fn.params[p].path!r} is updated in place"
+        for p, r in plan.in_place
+    ]
+    barrier = "nothing can fault"
+    if plan.fault_barrier >= 0:
+        barrier = f"fault barrier after instruction {plan.fault_barrier}"
+    lines.append(f"workspace {plan.workspace} bytes, peak {plan.peak} bytes, {barrier}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _rows(fn: Function, plan: MemoryPlan) -> Iterator[tuple[Value, str, str, str]]:
+    """(value, place, live range, remark) of every value that has memory."""
+    planner = _Planner(fn)
+    for param in fn.params:
+        yield param.value, str(plan.places[param.value]), "-", param.path
+    for instr in fn.instrs:
+        for result in instr.results:
+            place = str(plan.places[result])
+            root = planner.roots[result]
+            life = planner.life[root]
+            end = "" if life.end == len(fn.instrs) else str(life.end)
+            remark = "view" if _is_view(instr) else _label(instr)
+            yield result, place, f"{life.start}..{end}", remark
+
+
+def _label(instr: Instr) -> str:
+    return " ".join([instr.op.name, *(r.name for r in instr.regions)])
