@@ -29,7 +29,15 @@ Operand = Val | int | float
 Declare = Callable[[str, Type, Sequence[Type]], None]
 
 
-class Instructions:
+class _Constants:
+    """A base of its own, since a method called `int` hides the type in its class's annotations."""
+
+    def int(self, value: int) -> Val:
+        """An i64 constant."""
+        return int_const(value)
+
+
+class Instructions(_Constants):
     """Appends instructions to a list of lines; `declare` is told what they call."""
 
     def __init__(self, target: Target, declare: Declare) -> None:
@@ -59,10 +67,6 @@ class Instructions:
     def const(self, value: float, type: Type) -> Val:
         """A constant of `type`, the same in all lanes."""
         return float_const(value, type) if type.is_float else int_const(int(value), type)
-
-    def int(self, value: int) -> Val:
-        """An i64 constant."""
-        return int_const(value)
 
     def _as(self, x: Operand, type: Type) -> Val:
         return x if isinstance(x, Val) else self.const(x, type)

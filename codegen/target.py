@@ -55,6 +55,10 @@ class Target:
     def is_x86(self) -> bool:
         return self.arch == "x86_64"
 
+    def has(self, feature: str) -> bool:
+        """Whether the CPU has the feature that LLVM calls so, such as `avx512dq`."""
+        return feature in self.needs
+
     def lanes(self, dtype: DType) -> int:
         """How many elements of `dtype` one vector holds."""
         return self.vector_bytes // dtype.itemsize
