@@ -1,0 +1,157 @@
+"""`gradient` instructions become the instructions that compute them; `variable` goes.
+
+    %1: f32[8] = variable(%0)
+    %2: f32[8] = sin(%1)                       %1: f32[8] = sin(%0)
+    %3: f32[8] = gradient(%2, %ct, %1)   ->    %2: f32[8] = cos(%0)
+    return %3                                  %3: f32[8] = mul(%ct, %2)
+
+Reverse mode. Each `gradient` is expanded where it stands, in program order, so that an inner one
+is ordinary instructions by the time that an outer one differentiates them: higher orders need
+nothing more. Only instructions on a path from the variables to the outputs are visited, backwards;
+each op's `vjp` says what reaches its operands, and what reaches one value from several users is
+added, last user first. Derivatives stand on the line of what they differentiate, with the role
+"backward".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from treadle.ir.builder import Builder
+from treadle.ir.errors import GradientError
+from treadle.ir.graph import Function, Instr, Level, Loc, Value
+from treadle.ir.op import NOT_DIFFERENTIABLE
+from treadle.passes import dce
+from treadle.passes.copier import Copier
+from treadle.passes.manager import Pass, PassContext
+
+_IDENTITIES = frozenset({"variable", "stop_gradient"})
+
+
+def run(fn: Function, ctx: PassContext) -> Function:
+    """`fn` without `gradient`, `variable` and `stop_gradient`, and without what derivative rules
+    computed for operands that nobody differentiates by.
+
+    Raises GradientError for a derivative by an integer, or by something that is not a variable.
+    """
+    expanded = _drop_identities(_expand_gradients(fn, ctx))
+    return expanded if expanded is fn else dce.run(expanded, PassContext())
+
+
+def _expand_gradients(fn: Function, ctx: PassContext) -> Function:
+    copier = Copier(fn)
+    for instr in fn.instrs:
+        if instr.op.name != "gradient":
+            copier.keep(instr, [run(region, ctx) for region in instr.regions])
+            continue
+        current = copier.renewed(instr)
+        outputs: int = getattr(instr.attrs, "outputs")  # noqa: B009  the op's file owns the class
+        ys, cts = current.args[:outputs], current.args[outputs : 2 * outputs]
+        xs = current.args[2 * outputs :]
+        found = differentiate(copier.builder, ys, cts, xs, instr.loc)
+        ctx.fired("expand_gradient", instr.loc, f"{len(ys)} outputs by {len(xs)} variables")
+        for old, new in zip(instr.results, found, strict=True):
+            copier.replace(old, new)
+    return copier.finish()
+
+
+def differentiate(
+    b: Builder, ys: Sequence[Value], cts: Sequence[Value], xs: Sequence[Value], loc: Loc | None
+) -> list[Value]:
+    """One value per variable of `xs`: the sum over ys of cts times d y / d x, of x's type.
+
+    Emits into `b`, which holds everything between. A variable that no y depends on gets zeros.
+    """
+    for x in xs:
+        _check_variable(x, loc)
+    path, moving = _between(b.instrs, xs)
+    total: dict[Value, Value] = {}
+    with b.at(_backward(loc)):
+        for y, ct in zip(ys, cts, strict=True):
+            if y in moving:
+                _accumulate(b, total, y, ct)
+    for instr in reversed(path):
+        if instr.op.vjp is NOT_DIFFERENTIABLE or not any(r in total for r in instr.results):
+            continue
+        with b.at(_backward(instr.loc or loc)):
+            for arg, ct in _cotangents(b, instr, total):
+                if arg in moving:
+                    _accumulate(b, total, arg, ct)
+    with b.at(_backward(loc)):
+        return [total[x] if x in total else b.zeros_like(x) for x in xs]
+
+
+def _check_variable(x: Value, loc: Loc | None) -> None:
+    where = f" at {loc}" if loc is not None else ""
+    if not x.type.dtype.is_float:
+        raise GradientError(f"a derivative by {x.type}{where}: only floats have derivatives")
+    if x.producer is None or x.producer.op.name != "variable":
+        raise GradientError(f"a derivative by {x!r}{where}: expected a result of `variable`")
+
+
+def _between(instrs: Sequence[Instr], xs: Sequence[Value]) -> tuple[list[Instr], set[Value]]:
+    """The instructions that the variables reach, in order, and the values that move with them."""
+    moving = set(xs)
+    path: list[Instr] = []
+    for instr in instrs[_first_maker(instrs, xs) :]:
+        if instr.op.name == "stop_gradient" or moving.isdisjoint(instr.args):
+            continue
+        floats = [r for r in instr.results if r.type.dtype.is_float]
+        if floats:
+            moving.update(floats)
+            path.append(instr)
+    return path, moving
+
+
+def _first_maker(instrs: Sequence[Instr], xs: Sequence[Value]) -> int:
+    """Where the earliest of the variables is made; what stands before cannot depend on them."""
+    missing = {x.producer for x in xs}
+    at = len(instrs)
+    while missing and at > 0:
+        at -= 1
+        missing.discard(instrs[at])
+    return at
+
+
+def _cotangents(b: Builder, instr: Instr, total: dict[Value, Value]) -> list[tuple[Value, Value]]:
+    cts = tuple(total[r] if r in total else b.zeros_like(r) for r in instr.results)
+    assert callable(instr.op.vjp)
+    found = instr.op.vjp(b, instr.attrs, instr.args, instr.results, cts)
+    return [
+        (arg, _fit(b, instr, arg, ct))
+        for arg, ct in zip(instr.args, found, strict=True)
+        if ct is not None
+    ]
+
+
+def _fit(b: Builder, instr: Instr, arg: Value, ct: Value) -> Value:
+    """A cotangent as `arg` needs it: elementwise rules give the shape of the result."""
+    if instr.op.elementwise and ct.type.shape != arg.type.shape:
+        ct = b.unbroadcast(ct, arg.type.shape)
+    if ct.type != arg.type:
+        raise GradientError(
+            f"the derivative rule of {instr.op.name} gives {ct.type} for an operand {arg.type}"
+        )
+    return ct
+
+
+def _accumulate(b: Builder, total: dict[Value, Value], value: Value, ct: Value) -> None:
+    total[value] = b.add(total[value], ct) if value in total else ct
+
+
+def _backward(loc: Loc | None) -> Loc | None:
+    return None if loc is None else Loc(loc.file, loc.line, "backward")
+
+
+def _drop_identities(fn: Function) -> Function:
+    """They mean something to differentiation only."""
+    copier = Copier(fn)
+    for instr in fn.instrs:
+        if instr.op.name in _IDENTITIES:
+            copier.replace(instr.result, copier.of(instr.args[0]))
+        else:
+            copier.keep(instr)
+    return copier.finish()
+
+
+PASS = Pass("autodiff", run, requires=Level.TRACED, ensures=Level.TRACED)
