@@ -24,6 +24,10 @@ class DTypeError(TreadleError, TypeError):
     """A dtype that the operation does not take, or a non-numeric argument."""
 
 
+class ArgumentError(TreadleError, ValueError):
+    """An option or a number outside of what a function takes."""
+
+
 class IndexFault(TreadleError, IndexError):
     """An index or label outside its axis."""
 
