@@ -17,7 +17,7 @@ that a failed call leaves all state as it was. Otherwise the new state gets a bu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from treadle.ir.printer import value_names
 from treadle.ir.regions import reads_at_point
 
 ALIGN = 64  # bytes: one cache line, one AVX-512 vector
+_ELSEWHERE = -1
 
 
 def plan_memory(fn: Function) -> MemoryPlan:
@@ -71,6 +72,7 @@ class _Planner:
         self.copies: list[Copy] = []
         self.in_place: list[tuple[int, int]] = []
         self.life = self._lives()
+        self._pointwise: tuple[Instr, Mapping[Value, int]] | None = None
 
     def plan(self) -> MemoryPlan:
         self._place_fixed()
@@ -177,16 +179,13 @@ class _Planner:
         return busiest
 
     def _dying_operand(
-        self, n: int, instr: Instr, result: Value, ends: Mapping[int, Sequence[Value]]
+        self, n: int, instr: Instr, result: Value, ends: Mapping[int, list[Value]]
     ) -> Value | None:
         """A workspace operand that ends here and may be written over by `result`."""
-        dying = ends.get(n)
-        if not dying:
-            return None
-        for arg in dict.fromkeys(self.roots[a] for a in instr.args):
-            fits = arg.type.dtype == result.type.dtype and arg.type.nbytes == result.type.nbytes
-            if fits and arg in dying and self._reads_where_it_writes(instr, result, arg):
-                return arg
+        for old in ends.get(n, ()):
+            fits = old.type.dtype == result.type.dtype and old.type.size == result.type.size
+            if fits and self._reads_where_it_writes(instr, result, old):
+                return old
         return None
 
     # --- in place ----------------------------------------------------------------------------
@@ -195,14 +194,43 @@ class _Planner:
         """Does `instr` read the buffer `old` at the index only at which it writes `result`?"""
         if old.type.dtype != result.type.dtype:
             return False
-        touching = [n for n, a in enumerate(instr.args) if self.roots[a] is old]
-        if instr.op.name == "fused":
-            return all(_is_read_at_point(instr, n) for n in touching)
-        if instr.op.name == "fused_table":
-            (region,) = instr.regions
-            instance = result.index // len(region.results)
-            return all(n // len(region.params) == instance for n in touching)
-        return False
+        if self._pointwise is None or self._pointwise[0] is not instr:
+            self._pointwise = instr, self._instances(instr)
+        results = len(instr.regions[0].results) if instr.regions else 1
+        return self._pointwise[1].get(old, _ELSEWHERE) == result.index // results
+
+    def _instances(self, instr: Instr) -> dict[Value, int]:
+        """For each buffer that `instr` reads at the point only, which instance reads it (0 but
+        for a table). One that is read elsewhere too, or by two instances, is `_ELSEWHERE`."""
+        found: dict[Value, int] = {}
+        for n, instance in enumerate(_instance_of_operands(instr)):
+            root = self.roots[instr.args[n]]
+            found[root] = instance if found.get(root, instance) == instance else _ELSEWHERE
+        return found
+
+
+def _instance_of_operands(instr: Instr) -> list[int]:
+    if instr.op.name == "fused_table":
+        takes = max(len(instr.regions[0].params), 1)
+        return [n // takes for n in range(len(instr.args))]
+    attrs: Any = instr.attrs
+    if instr.op.name != "fused" or attrs.reduced:
+        return [_ELSEWHERE] * len(instr.args)
+    (region,) = instr.regions
+    pulled = _pulled(region)
+    return [_ELSEWHERE if v in pulled or v.type.shape != attrs.space else 0 for v in region.inputs]
+
+
+def _pulled(region: Function) -> set[Value]:
+    """Values of a pure map that are read at another index than the point's."""
+    at_point = set(region.outputs)
+    pulled: set[Value] = set()
+    for inner in reversed(region.instrs):
+        if not at_point.isdisjoint(inner.results):
+            (at_point if reads_at_point(inner.op) else pulled).update(inner.args)
+        if not pulled.isdisjoint(inner.results):
+            pulled.update(inner.args)
+    return pulled
 
 
 def _roots(fn: Function) -> dict[Value, Value]:
@@ -218,23 +246,6 @@ def _roots(fn: Function) -> dict[Value, Value]:
 
 def _is_view(instr: Instr) -> bool:
     return instr.op.name == "reshape"
-
-
-def _is_read_at_point(instr: Instr, number: int) -> bool:
-    """A pure map that reads operand `number`, of the shape of its space, at the point only."""
-    attrs: Any = instr.attrs
-    (region,) = instr.regions
-    param = region.params[number].value
-    if attrs.reduced or param.type.shape != attrs.space:
-        return False
-    at_point = set(region.outputs)
-    pulled: set[Value] = set()
-    for inner in reversed(region.instrs):
-        if not at_point.isdisjoint(inner.results):
-            (at_point if reads_at_point(inner.op) else pulled).update(inner.args)
-        if not pulled.isdisjoint(inner.results):
-            pulled.update(inner.args)
-    return param not in pulled
 
 
 def _padded(nbytes: int) -> int:
