@@ -1,0 +1,97 @@
+"""What array functions do with their arguments before an op sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from functools import wraps
+from typing import ParamSpec, TypeAlias, TypeVar
+
+from treadle.ir.errors import ArgumentError, DTypeError, TreadleError
+from treadle.ir.types import bool_, float32, int64, normalize_axes, normalize_axis
+from treadle.tracer.errors import located
+from treadle.tracer.execute import apply
+from treadle.tracer.promote import as_operand, as_tensor, promote
+from treadle.tracer.tensor import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Axis: TypeAlias = "int | Sequence[int] | None"
+
+
+def array_function(fn: Callable[P, R]) -> Callable[P, R]:
+    """`fn`, whose errors end with the user's line."""
+
+    @wraps(fn)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return fn(*args, **kwargs)
+        except TreadleError as error:
+            located(error)
+            raise
+
+    return call
+
+
+def as_float(x: object) -> Tensor:
+    """`x` as a float tensor: integers and bools become float32."""
+    return promote(x, floating=True)[0]
+
+
+def as_float_tensor(x: object) -> Tensor:
+    """As `as_float`, with a dtype of its own: what stands for a Python float becomes float32."""
+    found = as_tensor(x)
+    return found if found.dtype.is_float else apply("cast", found, dtype=float32)
+
+
+def as_bool(x: object) -> Tensor:
+    """`x` as bools: numbers are true where they are not 0."""
+    found = as_operand(x)
+    return found if found.dtype == bool_ else apply("cast", found, dtype=bool_)
+
+
+def as_integer(x: object, what: str) -> Tensor:
+    """`x` as a tensor; raises DTypeError unless it holds integers."""
+    found = as_operand(x)
+    if not found.dtype.is_integer:
+        raise DTypeError(f"{what} must be integers, found {found.type}")
+    return found
+
+
+def accumulating(x: Tensor) -> Tensor:
+    """`x` in the dtype in which sums and products accumulate: bools and integers in int64.
+
+    The standard asks for uint64 where unsigned; Treadle has none, and int64 holds the same sums up
+    to 2**63.
+    """
+    if x.dtype.is_float or x.dtype == int64:
+        return x
+    return apply("cast", x, dtype=int64)
+
+
+def axes_of(x: Tensor, axis: Axis) -> tuple[int, ...]:
+    """The axes, counted from the front, ascending; None means all of them."""
+    if axis is not None and not isinstance(axis, (list, tuple)):
+        return (axis_of(x, axis),)
+    return normalize_axes(axis, x.ndim)
+
+
+def axis_of(x: Tensor, axis: object) -> int:
+    """One axis, counted from the front. Raises DTypeError unless it is an int, ShapeError where
+    it is out of range."""
+    if isinstance(axis, Tensor):
+        axis = axis.__index__()
+    if not isinstance(axis, int) and not hasattr(axis, "__index__"):
+        raise DTypeError(f"axis must be an int, found {type(axis).__name__} {axis!r:.40}")
+    return normalize_axis(axis, x.ndim)  # type: ignore[arg-type]
+
+
+def option(name: str, value: object, allowed: tuple[str, ...]) -> str:
+    """`value`, if it is one of those allowed; raises ArgumentError naming the nearest."""
+    if isinstance(value, str) and value in allowed:
+        return value
+    near = get_close_matches(str(value), allowed, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    listed = ", ".join(map(repr, allowed))
+    raise ArgumentError(f"{name} must be one of {listed}, found {value!r:.40}{hint}")
