@@ -160,14 +160,11 @@ def run_pipeline(
     program before that pass, as text that can be saved and run again; a pass that gets a program
     of too early a level is refused likewise.
     """
-    level = level_of(fn)
+    level = Level.KERNELS if level_of(fn) is Level.KERNELS else Level.TRACED
     verify_function(fn, level)
     for pass_ in passes:
         if level < pass_.requires:
-            raise VerifyError(
-                f"pass {pass_.name!r} takes programs at level {pass_.requires.name}, "
-                f"found {level.name}; run the passes before it first\n{_reproduction(pass_, fn)}"
-            )
+            level = _promoted(pass_, fn)
         ctx = PassContext(pass_.name)
         after = run_pass(pass_, fn, ctx)
         reached = max(level, pass_.ensures)
@@ -177,6 +174,18 @@ def run_pipeline(
             observe(pass_, fn, after, ctx)
         fn, level = after, reached
     return fn
+
+
+def _promoted(pass_: Pass, fn: Function) -> Level:
+    """The level of `fn` that `pass_` needs: a program without composites is CORE as it stands."""
+    level = level_of(fn)
+    if level < pass_.requires:
+        raise VerifyError(
+            f"pass {pass_.name!r} takes programs at level {pass_.requires.name}, "
+            f"found {level.name}; run the passes before it first\n{_reproduction(pass_, fn)}"
+        )
+    verify_function(fn, level)
+    return level
 
 
 def _check(pass_: Pass, before: Function, after: Function, level: Level) -> None:

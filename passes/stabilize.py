@@ -267,7 +267,7 @@ def _softmax(b: Builder, e: Value, total: Instr | None) -> Value | None:
 
 def _picked(value: Value, *ops: str) -> tuple[Instr, list[Instr]] | None:
     """The instruction of `ops` from which `value` is picked, and the picking, last op first."""
-    picking = []
+    picking: list[Instr] = []
     while (made := value.producer) is not None:
         if made.op.name in ops:
             return made, picking

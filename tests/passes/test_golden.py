@@ -1,0 +1,48 @@
+"""Each pass makes of each golden program what tests/golden/ says; see golden_cases.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from golden_cases import GOLDEN, Case, all_cases, bless, outcome
+
+from treadle.ir.parser import parse_function
+from treadle.ir.printer import print_function
+from treadle.passes.pipeline import pipeline
+
+CASES = all_cases()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blessed(request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--bless"):
+        for file in sorted({case.file for case in CASES}):
+            bless(file)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_pass_gives_the_golden_text(case: Case, request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--bless"):
+        pytest.skip("blessed")
+    assert case.expected, "nothing is expected yet: run with --bless and read what it wrote"
+    assert outcome(case) == case.expected
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if "func" in c.expected], ids=str)
+def test_golden_text_reads_back(case: Case) -> None:
+    text = case.expected.partition("\n")[2]
+    assert print_function(parse_function(text)) == text
+
+
+def test_every_pass_has_golden_programs() -> None:
+    tested = {name for case in CASES for name in case.passes}
+    assert tested >= {p.name for p in pipeline()}
+
+
+def test_golden_folders_are_passes() -> None:
+    assert {f.name for f in GOLDEN.iterdir()} <= {p.name for p in pipeline()}
