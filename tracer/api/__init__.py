@@ -1,242 +1,259 @@
 """The array functions, by the names of the Array API standard."""
 
-from treadle.tracer.api.elementwise import (
-    abs as abs,
+from treadle.tracer.api.creation import (
+    arange,
+    asarray,
+    empty,
+    empty_like,
+    eye,
+    full,
+    full_like,
+    linspace,
+    meshgrid,
+    ones,
+    ones_like,
+    tril,
+    triu,
+    zeros,
+    zeros_like,
 )
 from treadle.tracer.api.elementwise import (
-    add as add,
-)
-from treadle.tracer.api.elementwise import (
-    astype as astype,
-)
-from treadle.tracer.api.elementwise import (
-    bitwise_and as bitwise_and,
-)
-from treadle.tracer.api.elementwise import (
-    bitwise_invert as bitwise_invert,
-)
-from treadle.tracer.api.elementwise import (
-    bitwise_left_shift as bitwise_left_shift,
-)
-from treadle.tracer.api.elementwise import (
-    bitwise_or as bitwise_or,
-)
-from treadle.tracer.api.elementwise import (
-    bitwise_right_shift as bitwise_right_shift,
-)
-from treadle.tracer.api.elementwise import (
-    bitwise_xor as bitwise_xor,
-)
-from treadle.tracer.api.elementwise import (
-    ceil as ceil,
-)
-from treadle.tracer.api.elementwise import (
-    clip as clip,
-)
-from treadle.tracer.api.elementwise import (
-    copysign as copysign,
-)
-from treadle.tracer.api.elementwise import (
-    cos as cos,
-)
-from treadle.tracer.api.elementwise import (
-    divide as divide,
-)
-from treadle.tracer.api.elementwise import (
-    equal as equal,
-)
-from treadle.tracer.api.elementwise import (
-    erf as erf,
-)
-from treadle.tracer.api.elementwise import (
-    erfinv as erfinv,
-)
-from treadle.tracer.api.elementwise import (
-    exp as exp,
-)
-from treadle.tracer.api.elementwise import (
-    exp2 as exp2,
-)
-from treadle.tracer.api.elementwise import (
-    expm1 as expm1,
-)
-from treadle.tracer.api.elementwise import (
-    floor as floor,
-)
-from treadle.tracer.api.elementwise import (
-    floor_divide as floor_divide,
-)
-from treadle.tracer.api.elementwise import (
-    greater as greater,
-)
-from treadle.tracer.api.elementwise import (
-    greater_equal as greater_equal,
-)
-from treadle.tracer.api.elementwise import (
-    isfinite as isfinite,
-)
-from treadle.tracer.api.elementwise import (
-    isinf as isinf,
-)
-from treadle.tracer.api.elementwise import (
-    isnan as isnan,
-)
-from treadle.tracer.api.elementwise import (
-    less as less,
-)
-from treadle.tracer.api.elementwise import (
-    less_equal as less_equal,
-)
-from treadle.tracer.api.elementwise import (
-    log as log,
-)
-from treadle.tracer.api.elementwise import (
-    log1p as log1p,
-)
-from treadle.tracer.api.elementwise import (
-    log2 as log2,
-)
-from treadle.tracer.api.elementwise import (
-    logical_and as logical_and,
-)
-from treadle.tracer.api.elementwise import (
-    logical_not as logical_not,
-)
-from treadle.tracer.api.elementwise import (
-    logical_or as logical_or,
-)
-from treadle.tracer.api.elementwise import (
-    logical_xor as logical_xor,
-)
-from treadle.tracer.api.elementwise import (
-    maximum as maximum,
-)
-from treadle.tracer.api.elementwise import (
-    minimum as minimum,
-)
-from treadle.tracer.api.elementwise import (
-    multiply as multiply,
-)
-from treadle.tracer.api.elementwise import (
-    negative as negative,
-)
-from treadle.tracer.api.elementwise import (
-    not_equal as not_equal,
-)
-from treadle.tracer.api.elementwise import (
-    positive as positive,
-)
-from treadle.tracer.api.elementwise import (
-    pow as pow,
-)
-from treadle.tracer.api.elementwise import (
-    reciprocal as reciprocal,
-)
-from treadle.tracer.api.elementwise import (
-    relu as relu,
-)
-from treadle.tracer.api.elementwise import (
-    remainder as remainder,
-)
-from treadle.tracer.api.elementwise import (
-    round as round,
-)
-from treadle.tracer.api.elementwise import (
-    rsqrt as rsqrt,
-)
-from treadle.tracer.api.elementwise import (
-    sigmoid as sigmoid,
-)
-from treadle.tracer.api.elementwise import (
-    sign as sign,
-)
-from treadle.tracer.api.elementwise import (
-    silu as silu,
-)
-from treadle.tracer.api.elementwise import (
-    sin as sin,
-)
-from treadle.tracer.api.elementwise import (
-    softplus as softplus,
-)
-from treadle.tracer.api.elementwise import (
-    sqrt as sqrt,
-)
-from treadle.tracer.api.elementwise import (
-    square as square,
-)
-from treadle.tracer.api.elementwise import (
-    subtract as subtract,
-)
-from treadle.tracer.api.elementwise import (
-    tanh as tanh,
-)
-from treadle.tracer.api.elementwise import (
-    trunc as trunc,
-)
-from treadle.tracer.api.elementwise import (
-    where as where,
+    abs,
+    add,
+    astype,
+    bitwise_and,
+    bitwise_invert,
+    bitwise_left_shift,
+    bitwise_or,
+    bitwise_right_shift,
+    bitwise_xor,
+    ceil,
+    clip,
+    copysign,
+    cos,
+    divide,
+    equal,
+    erf,
+    erfinv,
+    exp,
+    exp2,
+    expm1,
+    floor,
+    floor_divide,
+    greater,
+    greater_equal,
+    isfinite,
+    isinf,
+    isnan,
+    less,
+    less_equal,
+    log,
+    log1p,
+    log2,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    not_equal,
+    positive,
+    pow,
+    reciprocal,
+    relu,
+    remainder,
+    round,
+    rsqrt,
+    sigmoid,
+    sign,
+    silu,
+    sin,
+    softplus,
+    sqrt,
+    square,
+    subtract,
+    tanh,
+    trunc,
+    where,
 )
 from treadle.tracer.api.functional import (
-    cross_entropy as cross_entropy,
+    cross_entropy,
+    gelu,
+    layer_norm,
+    log_softmax,
+    logsumexp,
+    one_hot,
+    softmax,
 )
-from treadle.tracer.api.functional import (
-    gelu as gelu,
+from treadle.tracer.api.linalg import (
+    dot,
+    matmul,
+    matrix_transpose,
+    outer,
+    tensordot,
+    vecdot,
 )
-from treadle.tracer.api.functional import (
-    layer_norm as layer_norm,
-)
-from treadle.tracer.api.functional import (
-    log_softmax as log_softmax,
-)
-from treadle.tracer.api.functional import (
-    logsumexp as logsumexp,
-)
-from treadle.tracer.api.functional import (
-    one_hot as one_hot,
-)
-from treadle.tracer.api.functional import (
-    softmax as softmax,
-)
-from treadle.tracer.api.reductions import (
-    all as all,
-)
-from treadle.tracer.api.reductions import (
-    any as any,
-)
-from treadle.tracer.api.reductions import (
-    argmax as argmax,
-)
-from treadle.tracer.api.reductions import (
-    argmin as argmin,
-)
-from treadle.tracer.api.reductions import (
-    count_nonzero as count_nonzero,
-)
-from treadle.tracer.api.reductions import (
-    cumsum as cumsum,
-)
-from treadle.tracer.api.reductions import (
-    cumulative_sum as cumulative_sum,
+from treadle.tracer.api.manipulation import (
+    broadcast_arrays,
+    broadcast_to,
+    concat,
+    expand_dims,
+    flip,
+    moveaxis,
+    pad,
+    permute_dims,
+    repeat,
+    reshape,
+    roll,
+    scatter_add,
+    split,
+    squeeze,
+    stack,
+    swapaxes,
+    take,
+    take_along_axis,
+    tile,
+    unstack,
 )
 from treadle.tracer.api.reductions import (
-    max as max,
+    all,
+    any,
+    argmax,
+    argmin,
+    count_nonzero,
+    cumsum,
+    cumulative_sum,
+    max,
+    mean,
+    min,
+    prod,
+    std,
+    sum,
+    var,
 )
-from treadle.tracer.api.reductions import (
-    mean as mean,
-)
-from treadle.tracer.api.reductions import (
-    min as min,
-)
-from treadle.tracer.api.reductions import (
-    prod as prod,
-)
-from treadle.tracer.api.reductions import (
-    std as std,
-)
-from treadle.tracer.api.reductions import (
-    sum as sum,
-)
-from treadle.tracer.api.reductions import (
-    var as var,
-)
+
+__all__ = [
+    "abs",
+    "add",
+    "all",
+    "any",
+    "arange",
+    "argmax",
+    "argmin",
+    "asarray",
+    "astype",
+    "bitwise_and",
+    "bitwise_invert",
+    "bitwise_left_shift",
+    "bitwise_or",
+    "bitwise_right_shift",
+    "bitwise_xor",
+    "broadcast_arrays",
+    "broadcast_to",
+    "ceil",
+    "clip",
+    "concat",
+    "copysign",
+    "cos",
+    "count_nonzero",
+    "cross_entropy",
+    "cumsum",
+    "cumulative_sum",
+    "divide",
+    "dot",
+    "empty",
+    "empty_like",
+    "equal",
+    "erf",
+    "erfinv",
+    "exp",
+    "exp2",
+    "expand_dims",
+    "expm1",
+    "eye",
+    "flip",
+    "floor",
+    "floor_divide",
+    "full",
+    "full_like",
+    "gelu",
+    "greater",
+    "greater_equal",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "layer_norm",
+    "less",
+    "less_equal",
+    "linspace",
+    "log",
+    "log1p",
+    "log2",
+    "log_softmax",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "logsumexp",
+    "matmul",
+    "matrix_transpose",
+    "max",
+    "maximum",
+    "mean",
+    "meshgrid",
+    "min",
+    "minimum",
+    "moveaxis",
+    "multiply",
+    "negative",
+    "not_equal",
+    "one_hot",
+    "ones",
+    "ones_like",
+    "outer",
+    "pad",
+    "permute_dims",
+    "positive",
+    "pow",
+    "prod",
+    "reciprocal",
+    "relu",
+    "remainder",
+    "repeat",
+    "reshape",
+    "roll",
+    "round",
+    "rsqrt",
+    "scatter_add",
+    "sigmoid",
+    "sign",
+    "silu",
+    "sin",
+    "softmax",
+    "softplus",
+    "split",
+    "sqrt",
+    "square",
+    "squeeze",
+    "stack",
+    "std",
+    "subtract",
+    "sum",
+    "swapaxes",
+    "take",
+    "take_along_axis",
+    "tanh",
+    "tensordot",
+    "tile",
+    "tril",
+    "triu",
+    "trunc",
+    "unstack",
+    "var",
+    "vecdot",
+    "where",
+    "zeros",
+    "zeros_like",
+]
