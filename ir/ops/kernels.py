@@ -138,7 +138,7 @@ def _contract_samples(rng: np.random.Generator) -> Iterable[Sample]:
         left, right, _ = parse_spec(spec)
         shapes = [tuple(sizes[letter] for letter in part) for part in (left, right)]
         x, y = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
-        return Sample((x, y), ContractAttrs(spec), differentiable=False, ulps=2, scale=4)
+        return Sample((x, y), ContractAttrs(spec), differentiable=False, ulps=2, scale=8)
 
     for n in (0, 1, 3, 4, 5, 8, 15, 16, 17):
         yield sample("mk,kn->mn", m=3, k=n, n=2)

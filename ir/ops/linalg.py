@@ -67,7 +67,7 @@ def _matmul_samples(rng: np.random.Generator) -> Iterable[Sample]:
     def sample(left: tuple[int, ...], right: tuple[int, ...], dtype: Any = np.float32) -> Sample:
         x = rng.standard_normal(left).astype(dtype)
         y = rng.standard_normal(right).astype(dtype)
-        return Sample((x, y), differentiable=dtype == np.float64, ulps=2, scale=4)
+        return Sample((x, y), differentiable=dtype == np.float64, ulps=2, scale=8)
 
     for n in (0, 1, 3, 4, 5, 8, 15, 16, 17):
         yield sample((3, n), (n, 2))
