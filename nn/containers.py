@@ -1,0 +1,65 @@
+"""Modules that hold modules: Sequential, ModuleList."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+from treadle.ir.errors import DTypeError
+from treadle.nn.module import Module
+
+
+class _Numbered(Module):
+    """Children under the names "0", "1", ..., as PyTorch's `state_dict` keys have them."""
+
+    def __init__(self, modules: Iterable[Module]) -> None:
+        super().__init__()
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> Self:
+        if not isinstance(module, Module):
+            raise DTypeError(f"{type(self).__name__} holds modules, found {type(module).__name__}")
+        setattr(self, str(len(self)), module)
+        return self
+
+    def _items(self) -> list[Module]:
+        return [module for _, module in self._members(Module)]
+
+    def __len__(self) -> int:
+        return len(self._items())
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._items())
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """The module at `index`; for a slice a container of the same kind over the same modules."""
+        items = self._items()
+        if isinstance(index, slice):
+            part = type(self).__new__(type(self))
+            _Numbered.__init__(part, items[index])
+            return part
+        return items[index]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        names = [name for name, _ in self._members(Module)]
+        setattr(self, names[index], module)
+
+
+class Sequential(_Numbered):
+    """The modules one after the other: each takes the result of the one before."""
+
+    def __init__(self, *args: Module) -> None:
+        super().__init__(args)
+
+    def forward(self, x: Any) -> Any:
+        for module in self:
+            x = module(x)
+        return x
+
+
+class ModuleList(_Numbered):
+    """A list of modules, for a `forward` of your own."""
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        super().__init__(modules)

@@ -1,0 +1,118 @@
+"""Initialisers: they fill a tensor in place and return it.
+
+All draw from one generator, which `treadle.manual_seed` starts anew: the same seed and the same
+order of calls give the same values. Drawing is NumPy's, on the host: it never runs inside a trace.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+
+from treadle.ir.errors import ShapeError
+from treadle.ir.types import shape_text
+from treadle.tracer.modes import no_grad
+from treadle.tracer.tensor import Tensor
+
+Nonlinearity = Literal["linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu"]
+FanMode = Literal["fan_in", "fan_out"]
+
+_generator = np.random.default_rng(0)
+
+
+def manual_seed(seed: int) -> None:
+    """Start the generator of the initialisers anew."""
+    global _generator
+    _generator = np.random.default_rng(seed)
+
+
+def calculate_gain(nonlinearity: Nonlinearity, param: float | None = None) -> float:
+    """The factor that keeps a signal's variance through `nonlinearity` (He et al., 2015).
+
+    `param` is the slope of leaky_relu (0.01). Raises ValueError for an unknown name.
+    """
+    gains = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
+    if nonlinearity == "leaky_relu":
+        slope = 0.01 if param is None else param
+        return math.sqrt(2 / (1 + slope**2))
+    if nonlinearity not in gains:
+        known = ", ".join([*gains, "leaky_relu"])
+        raise ValueError(f"unknown nonlinearity {nonlinearity!r}; there are {known}")
+    return gains[nonlinearity]
+
+
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
+    """Evenly from [a, b)."""
+    return _fill(tensor, _generator.uniform(a, b, tensor.shape))
+
+
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """From the normal distribution."""
+    return _fill(tensor, _generator.normal(mean, std, tensor.shape))
+
+
+def constant_(tensor: Tensor, val: float) -> Tensor:
+    return _fill(tensor, np.full(tensor.shape, val))
+
+
+def zeros_(tensor: Tensor) -> Tensor:
+    return constant_(tensor, 0.0)
+
+
+def ones_(tensor: Tensor) -> Tensor:
+    return constant_(tensor, 1.0)
+
+
+def kaiming_uniform_(
+    tensor: Tensor,
+    a: float = 0.0,
+    mode: FanMode = "fan_in",
+    nonlinearity: Nonlinearity = "leaky_relu",
+) -> Tensor:
+    """Evenly with a bound of gain * sqrt(3 / fan) (He et al., 2015)."""
+    bound = calculate_gain(nonlinearity, a) * math.sqrt(3 / _fan(tensor, mode))
+    return uniform_(tensor, -bound, bound)
+
+
+def kaiming_normal_(
+    tensor: Tensor,
+    a: float = 0.0,
+    mode: FanMode = "fan_in",
+    nonlinearity: Nonlinearity = "leaky_relu",
+) -> Tensor:
+    """Normal with a standard deviation of gain / sqrt(fan) (He et al., 2015)."""
+    return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)))
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """Evenly with a bound of gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010)."""
+    bound = gain * math.sqrt(6 / sum(fans(tensor)))
+    return uniform_(tensor, -bound, bound)
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """Normal with a standard deviation of gain * sqrt(2 / (fan_in + fan_out))."""
+    return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(fans(tensor))))
+
+
+def fans(tensor: Tensor) -> tuple[int, int]:
+    """(fan_in, fan_out) of a weight [out, in, ...]. Raises ShapeError below rank 2."""
+    if tensor.ndim < 2:
+        raise ShapeError(f"fans need a weight of rank 2 or more, found {shape_text(tensor.shape)}")
+    window = math.prod(tensor.shape[2:])
+    return tensor.shape[1] * window, tensor.shape[0] * window
+
+
+def _fan(tensor: Tensor, mode: FanMode) -> int:
+    if mode not in ("fan_in", "fan_out"):
+        raise ValueError(f"mode must be fan_in or fan_out, found {mode!r}")
+    fan_in, fan_out = fans(tensor)
+    return max(fan_in if mode == "fan_in" else fan_out, 1)
+
+
+def _fill(tensor: Tensor, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensor:
+    with no_grad():
+        tensor.copy_(values.astype(tensor.dtype.dtype))
+    return tensor

@@ -1,0 +1,225 @@
+"""`Module`: a tree of parameters and the function that they parametrise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
+
+from treadle.ir.errors import DTypeError, ShapeError, TreadleError
+from treadle.ir.types import shape_text
+from treadle.nn.parameter import Parameter
+from treadle.tracer.modes import no_grad
+from treadle.tracer.tensor import Tensor
+
+
+class Module:
+    """Base of all networks: assign parameters and modules as attributes, define `forward`.
+
+    Attributes live where Python puts them, in `__dict__`; a module finds its parameters (attributes
+    that are `Parameter`), buffers (named by `register_buffer`) and children there.
+    """
+
+    training: bool
+
+    def __init__(self) -> None:
+        self.training = True
+        self._buffer_names: tuple[str, ...] = ()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the network computes; a subclass defines it."""
+        raise TreadleError(f"{type(self).__name__} does not define forward()")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, (Parameter, Module)) and "training" not in self.__dict__:
+            raise TreadleError(
+                f"{type(self).__name__}.__init__ must call super().__init__() before it "
+                f"assigns {name!r}"
+            )
+        old = self.__dict__.get(name)
+        if isinstance(old, Parameter) and not isinstance(value, (Parameter, type(None))):
+            raise DTypeError(
+                f"{name} is a Parameter: assign a Parameter or None, found {type(value).__name__}"
+            )
+        super().__setattr__(name, value)
+
+    # --- the tree ----------------------------------------------------------------------------
+
+    def register_buffer(self, name: str, tensor: Tensor | None) -> None:
+        """A tensor that belongs to the state but is not trained (running statistics)."""
+        if name not in self._buffer_names:
+            self._buffer_names = (*self._buffer_names, name)
+        setattr(self, name, tensor)
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        setattr(self, name, param)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """(name, module) of the modules directly below, each module once."""
+        seen: set[int] = set()
+        for name, value in self.__dict__.items():
+            if isinstance(value, Module) and id(value) not in seen:
+                seen.add(id(value))
+                yield name, value
+
+    def children(self) -> Iterator[Module]:
+        return (module for _, module in self.named_children())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(path, module) of this module and all below, each module once, parents first."""
+        seen: set[int] = set()
+        stack: list[tuple[str, Module]] = [(prefix, self)]
+        while stack:
+            path, module = stack.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            yield path, module
+            below = [(_join(path, name), child) for name, child in module._members(Module)]
+            stack.extend(reversed(below))
+
+    def modules(self) -> Iterator[Module]:
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """(path, parameter), each parameter once, in the order of assignment."""
+        yield from self._named(Parameter, prefix, recurse)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        return (param for _, param in self.named_parameters(recurse=recurse))
+
+    def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """(path, buffer), each buffer once."""
+        for path, module in self.named_modules(prefix) if recurse else [(prefix, self)]:
+            for name in module._buffer_names:
+                buffer = module.__dict__.get(name)
+                if buffer is not None:
+                    yield _join(path, name), buffer
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
+
+    def _members(self, kind: type[Any]) -> list[tuple[str, Any]]:
+        return [(n, v) for n, v in self.__dict__.items() if isinstance(v, kind)]
+
+    def _named(self, kind: type[Any], prefix: str, recurse: bool) -> Iterator[tuple[str, Any]]:
+        seen: set[int] = set()
+        for path, module in self.named_modules(prefix) if recurse else [(prefix, self)]:
+            for name, value in module._members(kind):
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    yield _join(path, name), value
+
+    # --- modes and gradients -----------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode on (or off) for this module and all below."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze or unfreeze all parameters."""
+        for param in self.parameters():
+            param.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters, or set them to zero."""
+        for param in self.parameters():
+            clear_grad(param, set_to_none)
+
+    def apply(self, fn: Callable[[Module], None]) -> Self:
+        """Call `fn` on every module below, children first, and on this one."""
+        for module in reversed(list(self.modules())):
+            fn(module)
+        return self
+
+    # --- saving and loading ------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameters and buffers by path, sharing storage; a shared one under each of its paths."""
+        state: dict[str, Tensor] = {}
+        for path, module in self._all_paths():
+            for name, value in module.__dict__.items():
+                if isinstance(value, Parameter) or (
+                    name in module._buffer_names and value is not None
+                ):
+                    state[_join(path, name)] = value.detach()
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
+        """Copy values into the parameters and buffers, in place.
+
+        Checked before anything is written: raises KeyError for missing or unknown keys (unless
+        not `strict`) and ShapeError for a wrong shape.
+        """
+        own = self.state_dict()
+        missing = [k for k in own if k not in state_dict]
+        unknown = [k for k in state_dict if k not in own]
+        if strict and (missing or unknown):
+            raise KeyError(
+                f"state_dict does not fit {type(self).__name__}: "
+                f"missing {missing or 'nothing'}, unknown {unknown or 'nothing'}"
+            )
+        for key in own.keys() & state_dict.keys():
+            shape = tuple(state_dict[key].shape)
+            if shape != own[key].shape:
+                raise ShapeError(
+                    f"{key} has shape {shape_text(own[key].shape)}, "
+                    f"the state_dict brings {shape_text(shape)}"
+                )
+        with no_grad():
+            for key in own.keys() & state_dict.keys():
+                own[key].copy_(state_dict[key])
+
+    def _all_paths(self) -> Iterator[tuple[str, Module]]:
+        """(path, module), a shared module under each path; a cycle is entered once."""
+        stack: list[tuple[str, Module, tuple[int, ...]]] = [("", self, ())]
+        while stack:
+            path, module, above = stack.pop()
+            if id(module) in above:
+                continue
+            yield path, module
+            inner = (*above, id(module))
+            below = [(_join(path, n), child, inner) for n, child in module._members(Module)]
+            stack.extend(reversed(below))
+
+    # --- showing -----------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """What stands between the parentheses of `repr`, children aside."""
+        return ""
+
+    def __repr__(self) -> str:
+        children = [f"({n}): {_indented(repr(m))}" for n, m in self._members(Module)]
+        inside = self.extra_repr()
+        if not children:
+            return f"{type(self).__name__}({inside})"
+        lines = [inside] if inside else []
+        return f"{type(self).__name__}(\n  " + "\n  ".join(lines + children) + "\n)"
+
+
+def clear_grad(param: Tensor, set_to_none: bool) -> None:
+    """Forget the gradient of `param`, or set it to zero."""
+    if param.grad is None:
+        return
+    if set_to_none:
+        param.grad = None
+    else:
+        param.grad = param.grad.detach() * 0
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n  ")

@@ -1,0 +1,95 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from treadle.nn.optim.optimizer import Group, Optimizer, State, checked, number
+from treadle.tracer import api
+from treadle.tracer.tensor import Tensor
+
+
+class Adam(Optimizer):
+    """Kingma and Ba (2015), in PyTorch's form:
+
+    m += (1 - beta1) * (g - m);  v = beta2 * v + (1 - beta2) * g * g
+    p -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+
+    where g = grad + weight_decay * p. With `amsgrad` the largest v so far takes the place of v.
+    """
+
+    _decoupled = False  # whether weight decay acts on the parameter rather than on the gradient
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": checked("lr", lr),
+                "betas": tuple(checked(f"betas[{n}]", b, below=1.0) for n, b in enumerate(betas)),
+                "eps": checked("eps", eps),
+                "weight_decay": checked("weight_decay", weight_decay),
+                "amsgrad": amsgrad,
+                "maximize": maximize,
+            },
+        )
+
+    def new_state(self, param: Tensor, group: Group) -> State:
+        others = (self.state[p] for p in group["params"] if p in self.state)
+        first = next(others, None)
+        state: State = {
+            "step": number(0.0) if first is None else first["step"],
+            "exp_avg": api.zeros_like(param),
+            "exp_avg_sq": api.zeros_like(param),
+        }
+        if group["amsgrad"]:
+            state["max_exp_avg_sq"] = api.zeros_like(param)
+        return state
+
+    def update(self, param: Tensor, grad: Tensor, group: Group, state: State) -> None:
+        lr, (beta1, beta2), count = group["lr"], group["betas"], state["step"]
+        step = -grad if group["maximize"] else grad
+        if group.nonzero["weight_decay"]:
+            if self._decoupled:
+                param.mul_(1 - lr * group["weight_decay"])
+            else:
+                step = step + group["weight_decay"] * param
+        mean, square = state["exp_avg"], state["exp_avg_sq"]
+        mean.add_((1 - beta1) * (step - mean))
+        square.copy_(beta2 * square + (1 - beta2) * (step * step))
+        largest = square
+        if group["amsgrad"]:
+            largest = state["max_exp_avg_sq"]
+            largest.copy_(api.maximum(largest, square))
+        root = api.sqrt(largest) / api.sqrt(1 - beta2**count) + group["eps"]
+        param.sub_(lr / (1 - beta1**count) * (mean / root))
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019):
+    p is first multiplied by 1 - lr * weight_decay."""
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
