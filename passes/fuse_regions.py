@@ -4,14 +4,16 @@ Every instruction that can be inside a region begins as a cluster of its own, ov
 result (of its operand, for a reduction). Clusters are merged, in this order:
 
   1. along operands that are read at the point (elementwise, broadcast, into a row reduction), in
-     program order: chains, and rows such as softmax: max, exp, sum, divide;
-  2. into and out of reductions over leading axes (bias gradients), so that rows, which stay in
-     the cache, come first; and again what did not fit when its cluster was smaller;
-  3. siblings: clusters that read one large array.
+     program order, where the spaces are equal: chains, and the passes of a row;
+  2. the scalars of a row with the row: softmax is max, exp, sum, divide, layer norm likewise;
+  3. into and out of reductions over leading or all axes (bias gradients, a loss), later than rows,
+     which stay in the cache; and again what did not fit when its cluster was smaller;
+  4. siblings: clusters that read one large array.
 
 Two clusters fit where their spaces are equal and at most one set of axes is reduced, or where one
-is a pure map over the shape that the other keeps (the scalars of a row). A cluster is capped, so
-that code size and time stay linear in the program.
+is a pure map over the shape that the other keeps (the scalars of a row). A map that makes new state
+stays a map, because only maps are written over their operands. A cluster is capped, so that code
+size and time stay linear in the program.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ class Cluster:
     reduced: tuple[int, ...] = ()
     size: int = 1
     strided: bool = False  # holds a permute that moves the last axis
+    state: bool = False  # makes a new value of a state parameter
 
 
 class Growth:
@@ -58,16 +61,18 @@ class Growth:
         self.clusters: dict[int, Cluster] = {
             n: _alone(i) for n, i in enumerate(fn.instrs) if is_fusible(i)
         }
+        for n in self._state_writers():
+            self.clusters[n].state = True
         self.barred = self._barred()
         self.refused: dict[tuple[int, int], str] = {}
 
     def grow(self) -> None:
         """Merge whatever may be merged."""
         edges = [e for n in self.clusters for e in self._edges_into(n)]
-        late = [e for e in edges if self._is_leading(e[0]) or self._is_leading(e[1])]
-        held_back = set(late)
-        failed = self._merge_all(e for e in edges if e not in held_back)
-        failed = self._merge_all([*late, *failed])
+        late = {e for e in edges if self._is_late(e[0]) or self._is_late(e[1])}
+        failed = self._merge_all([e for e in edges if e not in late], kept=False)
+        failed = self._merge_all(failed)
+        failed = self._merge_all(sorted([*late, *failed], key=lambda e: (e[1], -e[0])))
         self._merge_siblings()
         self._merge_all(failed)
 
@@ -113,22 +118,32 @@ class Growth:
         operands = {o for o in self._operands(instr) if o in self.clusters}
         return [(o, n) for o in sorted(operands, reverse=True)]
 
-    def _is_leading(self, n: int) -> bool:
-        """A reduction whose axes are not the last ones."""
+    def _state_writers(self) -> list[int]:
+        """Instructions whose result, or a view of it, is the new value of state."""
+        behind = {i.result: i.args[0] for i in self.instrs if i.op.name == "reshape"}
+        made = [r.value for r in self.fn.results if r.kind == "state"]
+        nodes = [self.index.get(behind.get(v, v)) for v in made]
+        return [n for n in nodes if n is not None and n in self.clusters]
+
+    def _is_late(self, n: int) -> bool:
+        """A reduction over all axes, or not over the last ones."""
         instr = self.instrs[n]
         if not is_reduction(instr.op):
             return False
         attrs: Any = instr.attrs
         rank = instr.args[0].type.rank
-        return tuple(attrs.axes) != tuple(range(rank - len(attrs.axes), rank))
+        last = tuple(range(rank - len(attrs.axes), rank))
+        return len(attrs.axes) == rank or tuple(attrs.axes) != last
 
     # --- merging -----------------------------------------------------------------------------
 
-    def _merge_all(self, edges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Merge along each edge; those along which it failed."""
+    def _merge_all(
+        self, edges: Iterable[tuple[int, int]], kept: bool = True
+    ) -> list[tuple[int, int]]:
+        """Merge along each edge; those along which it failed. `kept`: scalars of rows too."""
         failed = []
         for a, b in edges:
-            why = self._merge(a, b)
+            why = self._merge(a, b, kept)
             if why is not None:
                 self.refused[a, b] = why
                 failed.append((a, b))
@@ -149,13 +164,13 @@ class Growth:
             for a, b in pairwise(fits):
                 self._merge(a, b)
 
-    def _merge(self, a: int, b: int) -> str | None:
+    def _merge(self, a: int, b: int, kept: bool = True) -> str | None:
         """Merge the clusters of `a` and `b`, which stands later, or say why not."""
         a, b = self.graph.find(a), self.graph.find(b)
         if a == b:
             return None
         first, second = self.clusters[a], self.clusters[b]
-        joined = _joined(first, second)
+        joined = _joined(first, second) if kept or first.space == second.space else "rows first"
         if isinstance(joined, str):
             return joined
         if _is_long(first) and first.space == second.space and self.graph.reads(b, a):
@@ -165,12 +180,12 @@ class Growth:
         why = self.graph.merge(a, b, SEARCH_BUDGET)
         if why is not None:
             return why
-        kept = self.graph.find(a)
-        gone = b if kept == a else a
+        root = self.graph.find(a)
+        gone = b if root == a else a
         del self.clusters[gone]
-        self.clusters[kept] = joined
+        self.clusters[root] = joined
         if gone in self.barred:
-            self.barred[kept] = self.barred.get(kept, set()) | self.barred.pop(gone)
+            self.barred[root] = self.barred.get(root, set()) | self.barred.pop(gone)
         return None
 
     def _is_barred(self, maker: int, user: int) -> bool:
@@ -221,23 +236,27 @@ def _is_long(cluster: Cluster) -> bool:
 
 def _joined(a: Cluster, b: Cluster) -> Cluster | str:
     """Both as one, or why that is not a region."""
-    size, strided = a.size + b.size, a.strided or b.strided
-    if size > MAX_INSTRS:
+    both = Cluster(
+        b.space if b.reduced else a.space,
+        a.reduced or b.reduced,
+        a.size + b.size,
+        a.strided or b.strided,
+        a.state or b.state,
+    )
+    if both.size > MAX_INSTRS:
         return "the region would be too large"
-    if a.space == b.space and (not a.reduced or not b.reduced or a.reduced == b.reduced):
-        reduced = a.reduced or b.reduced
-    elif not b.reduced and a.reduced and b.space == reduced_shape(a.space, a.reduced, True):
-        return Cluster(a.space, a.reduced, size, strided)
-    elif not a.reduced and b.reduced and a.space == reduced_shape(b.space, b.reduced, True):
-        reduced = b.reduced
-    elif a.space == b.space:
-        return f"reductions over different axes, {a.reduced} and {b.reduced}"
-    else:
+    kept = reduced_shape(both.space, both.reduced, keepdims=True)
+    if a.space != b.space and (
+        (a.reduced and b.reduced) or kept != (a.space if b.reduced else b.space)
+    ):
         return f"different spaces, {shape_text(a.space)} and {shape_text(b.space)}"
-    if strided and reduced:
+    if a.reduced and b.reduced and a.reduced != b.reduced:
+        return f"reductions over different axes, {a.reduced} and {b.reduced}"
+    if both.strided and both.reduced:
         return "a transposed read inside a row loop is strided"
-    space = b.space if b.reduced else a.space
-    return Cluster(space, reduced, size, strided)
+    if both.state and both.reduced:
+        return "new state comes from a map, which can be written over the old"
+    return both
 
 
 def _elements(shape: Shape, axes: Sequence[int]) -> int:

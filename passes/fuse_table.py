@@ -93,25 +93,44 @@ def flattened(instr: Instr) -> Flat | None:
     scalar: dict[Value, bool] = {}
     operands: list[tuple[int, bool]] = []
     key: list[Hashable] = []
-    for inner in region.instrs:
-        for arg in inner.args:
-            if arg not in number and arg in position:
-                if arg.type.shape != attrs.space and arg.type.size != 1:
-                    return None
-                number[arg], scalar[arg] = len(number), arg.type.shape != attrs.space
-                operands.append((position[arg], scalar[arg]))
-                key.append((arg.type.dtype, scalar[arg]))
-        if inner.op.name == "broadcast_to" and scalar[inner.args[0]]:
-            number[inner.result], scalar[inner.result] = number[inner.args[0]], True
-            continue
-        if not isinstance(inner.op.lower, Scalar) and inner.op.name != "const":
+    for value in _operands_first(region):
+        made, number[value] = value.producer, len(number)
+        if value in position or made is None:
+            if value.type.shape != attrs.space and value.type.size != 1:
+                return None
+            scalar[value] = value.type.shape != attrs.space
+            operands.append((position[value], scalar[value]))
+            key.append((value.type.dtype, scalar[value]))
+        elif made.op.name == "broadcast_to" and scalar[made.args[0]]:
+            number[value], scalar[value] = number[made.args[0]], True
+        elif isinstance(made.op.lower, Scalar) or made.op.name == "const":
+            scalar[value] = all(scalar[a] for a in made.args)
+            key.append((made.op.name, made.attrs, tuple(number[a] for a in made.args)))
+        else:
             return None
-        key.append((inner.op.name, inner.attrs, tuple(number[a] for a in inner.args)))
-        number[inner.result] = len(number)
-        scalar[inner.result] = all(scalar[a] for a in inner.args)
     if any(scalar[v] for v in region.outputs) or len(operands) != len(position):
         return None
     return Flat(instr, (*key, *(number[v] for v in region.outputs)), tuple(operands))
+
+
+def _operands_first(region: Function) -> list[Value]:
+    """The region's values, each behind its operands, in an order that the wiring alone gives:
+    regions that compute the same list their values alike, whatever order they were written in."""
+    order: list[Value] = []
+    done: set[Value] = set()
+    work = list(reversed(region.outputs))
+    while work:
+        value = work[-1]
+        args = value.producer.args if value.producer is not None else ()
+        left = [a for a in args if a not in done]
+        if left:
+            work.extend(reversed(left))
+            continue
+        work.pop()
+        if value not in done:
+            done.add(value)
+            order.append(value)
+    return order
 
 
 def _flat_region(flat: Flat) -> Function:
