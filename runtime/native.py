@@ -9,7 +9,6 @@ all its memory back. LLVM is entered by one thread at a time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -42,44 +41,68 @@ class Timings:
 class NativeCode:
     """Machine code in memory. The addresses are valid until `close()`."""
 
-    def __init__(self, addresses: dict[str, int], size: int, timings: Timings, engine: Any) -> None:
-        self._addresses = addresses
+    def __init__(self, name: str, jit: Any, tracker: Any, size: int, timings: Timings) -> None:
         self.size = size
         self.timings = timings
-        self._engine: Any = engine
+        self._name = name
+        self._jit = jit
+        self._trackers = [tracker]
+        self._addresses: dict[str, int] = {}
 
     def address(self, symbol: str) -> int:
-        """The address of an exported function; raises KeyError for a name not asked for."""
-        if self._engine is None:
-            raise RuntimeError(f"the module that holds {symbol} was closed")
-        return self._addresses[symbol]
+        """The address of a function that is not internal.
+
+        Raises CompileError where there is none of that name, or after `close()`.
+        """
+        with _LOCK:
+            if symbol not in self._addresses:
+                self._addresses[symbol] = self._look_up(symbol)
+            return self._addresses[symbol]
+
+    def _look_up(self, symbol: str) -> int:
+        if self.closed:
+            raise CompileError(f"the code that holds {symbol} was released")
+        try:
+            tracker = self._jit.lookup(self._name, symbol)
+        except RuntimeError as error:
+            raise CompileError(f"compiled code has no function {symbol}: {error}") from error
+        self._trackers.append(tracker)
+        return int(tracker[symbol])
+
+    @property
+    def times(self) -> dict[str, float]:
+        """Milliseconds of each phase, by name."""
+        t = self.timings
+        seconds = {"llvm parse": t.parse, "llvm codegen": t.codegen, "llvm link": t.link}
+        return {name: s * 1e3 for name, s in seconds.items()}
 
     @property
     def closed(self) -> bool:
-        return self._engine is None
+        return self._jit is None
 
     def close(self) -> None:
         """Release code and constants. No call may be running, none may follow."""
         with _LOCK:
-            if self._engine is None:
+            if self._jit is None:
                 return
-            tracker, jit = self._engine
-            self._engine = None
-            tracker.close()
-            jit.close()
+            for tracker in reversed(self._trackers):
+                tracker.close()
+            self._jit.close()
+            self._jit, self._addresses = None, {}
 
     def __del__(self) -> None:
-        if getattr(self, "_engine", None) is not None and _LOCK is not None:
+        # At interpreter exit the module's globals may be gone, and the process's memory will be.
+        if _LOCK is not None and getattr(self, "_jit", None) is not None:
             self.close()
 
 
-def load(ir: str, target: Target, symbols: Sequence[str]) -> NativeCode:
-    """Compile IR text and make the functions called `symbols` callable.
+def load(ir: str, target: Target) -> NativeCode:
+    """Compile IR text and make its functions callable in this process.
 
     Raises CompileError, which holds the text, where LLVM refuses it.
     """
     code, parsing, generating = compile_object(ir, target)
-    return load_object(code, target, symbols, parsing, generating)
+    return load_object(code, target, parsing, generating)
 
 
 def compile_object(ir: str, target: Target) -> tuple[bytes, float, float]:
@@ -97,11 +120,7 @@ def compile_object(ir: str, target: Target) -> tuple[bytes, float, float]:
 
 
 def load_object(
-    code: bytes,
-    target: Target,
-    symbols: Sequence[str],
-    parsing: float = 0.0,
-    generating: float = 0.0,
+    code: bytes, target: Target, parsing: float = 0.0, generating: float = 0.0
 ) -> NativeCode:
     """Link an object file made by `compile_object` into this process.
 
@@ -117,14 +136,11 @@ def load_object(
         try:
             jit = llvm.create_lljit_compiler(_machine(target))
             library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
-            for symbol in symbols:
-                library.export_symbol(symbol)
             tracker = library.link(jit, name)
         except RuntimeError as error:
-            raise CompileError(f"LLVM could not link {', '.join(symbols)}: {error}") from error
-        addresses = {symbol: int(tracker[symbol]) for symbol in symbols}
+            raise CompileError(f"LLVM could not link a module: {error}") from error
         timings = Timings(parsing, generating, perf_counter() - start)
-        return NativeCode(addresses, len(code), timings, (tracker, jit))
+        return NativeCode(name, jit, tracker, len(code), timings)
 
 
 def assembly(ir: str, target: Target) -> str:
