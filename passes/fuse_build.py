@@ -15,7 +15,7 @@ from typing import Any
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Instr, Result, Value
 from treadle.ir.op import ArrayData, Trait, get_op
-from treadle.ir.types import Shape, TensorType
+from treadle.ir.types import Shape, TensorType, reduced_shape
 from treadle.passes.fuse_regions import MAX_CHEAP, Growth, is_cheap, is_check
 from treadle.passes.fuse_shapes import is_fusible
 from treadle.passes.manager import PassContext
@@ -142,7 +142,7 @@ class _Selection:
             maker = self.growth.index.get(here)
             if is_scalar_const(here):
                 continue
-            if here is not value and self._is_finished(here):
+            if here is not value and (self._is_finished(here) or self._is_small(here, value)):
                 leaves.add(here)
                 continue
             if maker is None or not self._is_cheap(maker, cluster):
@@ -165,6 +165,14 @@ class _Selection:
         if maker is None or value in self.needed or value in self.finished:
             return True
         return not is_fusible(self.growth.instrs[maker])
+
+    def _is_small(self, value: Value, beside: Value) -> bool:
+        """A scalar of a row, which its region can store at no cost beside a value of the space."""
+        what = self.growth.cluster_of(self.growth.index[value])
+        if what is None or not what.reduced:
+            return False
+        kept = reduced_shape(what.space, what.reduced, keepdims=True)
+        return value.type.shape == kept and _elements(value.type) * 8 <= _elements(beside.type)
 
     def _is_worth_it(self, value: Value, leaves: set[Value], cluster: int) -> bool:
         """Does reading `leaves` instead cost no more than storing and reading `value`?"""

@@ -154,15 +154,24 @@ class Growth:
     def _merge_siblings(self) -> None:
         """Clusters next to each other among those that read one array of their space's size."""
         readers: dict[Value, list[int]] = {}
-        for n in self.clusters:
-            for arg in dict.fromkeys(self.instrs[n].args):
-                if arg.type.size != 1:
+        for n in range(len(self.instrs)):
+            if is_fusible(self.instrs[n]):
+                for arg in self._read_soon(n):
                     readers.setdefault(arg, []).append(n)
         for value, nodes in readers.items():
             near = sorted({self.graph.find(n) for n in nodes}, key=self.graph.order)
             fits = [c for c in near if _reads_whole(value.type, self.clusters[c])]
             for a, b in pairwise(fits):
                 self._merge(a, b)
+
+    def _read_soon(self, n: int) -> set[Value]:
+        """What instruction `n` reads, and, as it may compute operands of other clusters again,
+        what they are computed from."""
+        read = set(self.instrs[n].args)
+        for maker in self._operands(self.instrs[n]):
+            if self.graph.find(maker) != self.graph.find(n) and is_cheap(self.instrs[maker]):
+                read.update(self.instrs[maker].args)
+        return {v for v in read if v.type.size != 1}
 
     def _merge(self, a: int, b: int, kept: bool = True) -> str | None:
         """Merge the clusters of `a` and `b`, which stands later, or say why not."""
