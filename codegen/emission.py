@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from treadle.codegen.llvm import Module
+from treadle.codegen.llvm import FunctionWriter, Module
 from treadle.codegen.target import Target
 from treadle.ir.graph import Loc
 
@@ -24,8 +24,11 @@ class Emission:
 
     module: Module
     target: Target
+    reassociate: bool = False
+    contract: bool = False
     faults: list[FaultSite] = field(default_factory=list)
     made: set[str] = field(default_factory=set)
+    same: dict[str, str] = field(default_factory=dict)
 
     def once(self, name: str, write: Callable[[str], None]) -> str:
         """Write the module function `name` unless it is there already."""
@@ -35,6 +38,17 @@ class Emission:
         return name
 
     def fault_site(self, message: str, loc: Loc | None) -> int:
-        """The number of a new fault site."""
-        self.faults.append(FaultSite(message, loc))
-        return len(self.faults) - 1
+        """The number of a fault site; one line's unrolled copies share one."""
+        site = FaultSite(message, loc)
+        if site not in self.faults:
+            self.faults.append(site)
+        return self.faults.index(site)
+
+    def merged(self, w: FunctionWriter) -> str:
+        """The name of the first function that is the same as `w` but for its name; `w` itself is
+        dropped where there is an earlier one."""
+        text = str(w).replace(f"@{w.name}(", "@(", 1)
+        name = self.same.setdefault(text, w.name)
+        if name != w.name:
+            self.module.drop(w)
+        return name

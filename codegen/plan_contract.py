@@ -131,7 +131,7 @@ def plan_contract(
 def packing_bytes(mr: int, nr: int, mc: int, nc: int, kc: int, width: int, dtype: DType) -> int:
     """Bytes of the left block, the right block and one tile; a left panel's last store may run
     over by a vector."""
-    a, b, tile = packing_offsets(mr, nr, mc, nc, kc, width, dtype)
+    *_, tile = packing_offsets(mr, nr, mc, nc, kc, width, dtype)
     return tile + _up(mr * nr * dtype.itemsize, ALIGN)
 
 

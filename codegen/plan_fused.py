@@ -63,7 +63,8 @@ class FusedPlan:
     elements that fill no vector: `mask` (masked loads and stores), `mask_all` (every step masked:
     half the code), `peel` (one by one). `passes`: the reductions; `unroll`: vectors a step of the
     loop that stores full results. `levels`: length of the pairwise cascade, 0 where a row is one
-    run. `stored`: positions of values kept in a scratch buffer between passes; `scratch`: bytes.
+    run. `stored`: positions, among the region's values, of those kept in a scratch buffer of
+    `stored_bytes` between passes.
     """
 
     scheme: Scheme
@@ -75,7 +76,12 @@ class FusedPlan:
     passes: tuple[PassPlan, ...]
     levels: int
     stored: tuple[int, ...]
-    scratch: int
+    stored_bytes: tuple[int, ...]
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of all scratch buffers."""
+        return sum(self.stored_bytes)
 
     @property
     def kept(self) -> tuple[LoopDim, ...]:
@@ -121,7 +127,8 @@ def plan_fused(region: Region, target: Target) -> FusedPlan:
     unroll = 1 if scheme == "columns" else _map_unroll(_cost(region, full, stored), steps)
     if tail == "mask_all":
         unroll, passes = 1, tuple(PassPlan(p.reductions, 1) for p in passes)
-    position = {r: n for n, i in enumerate(region.fn.instrs) for r in i.results}
+    values = [r for i in region.fn.instrs for r in i.results]
+    stored = tuple(v for v in values if v in stored)
     return FusedPlan(
         scheme=scheme,
         dims=dims,
@@ -131,8 +138,8 @@ def plan_fused(region: Region, target: Target) -> FusedPlan:
         tail=tail,
         passes=passes,
         levels=_levels(region, dims, scheme, lanes, passes),
-        stored=tuple(sorted(position[v] for v in stored)),
-        scratch=sum(_scratch_bytes(region, v, lanes * tile, scheme) for v in stored),
+        stored=tuple(values.index(v) for v in stored),
+        stored_bytes=tuple(_scratch_bytes(region, v, lanes * tile, scheme) for v in stored),
     )
 
 

@@ -1,0 +1,61 @@
+"""How a call hands over its buffers.
+
+The entry is `i64 entry(ptr bufs, ptr fault)`: `bufs` points to an array of pointers, parameters,
+then results, then the module's constants, then the workspace. The result of an in-place pair has
+its parameter's pointer. Data are row-major and aligned to their element; only the workspace is
+aligned to 64 bytes. The entry returns 0, or the number of a fault site plus one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from treadle.codegen.llvm import I64, PTR, FunctionWriter, Module, Type, Val
+from treadle.ir.graph import Function
+from treadle.ir.memory import MemoryPlan, Place
+
+ENTRY = "treadle_entry"
+ENTRY_PARAMS: tuple[tuple[Type, str], ...] = ((PTR, "bufs"), (PTR, "fault"))
+
+
+def entry_function(module: Module) -> FunctionWriter:
+    """The function that a call enters."""
+    return module.function(ENTRY, I64, ENTRY_PARAMS)
+
+
+@dataclass(slots=True)
+class Buffers:
+    """Addresses of places inside the entry, each pointer loaded once."""
+
+    w: FunctionWriter
+    fn: Function
+    memory: MemoryPlan
+    constants: int
+    _loaded: dict[int, Val] = field(default_factory=dict)
+
+    def slot(self, place: Place) -> int:
+        """The place's position in `bufs`."""
+        params, results = len(self.fn.params), len(self.fn.results)
+        first = {
+            "param": 0,
+            "result": params,
+            "const": params + results,
+            "workspace": params + results + self.constants,
+        }
+        return first[place.kind] + place.index
+
+    def address(self, place: Place) -> Val:
+        """Where `place` begins."""
+        base = self.pointer(self.slot(place))
+        return self.w.gep(base, place.offset) if place.offset else base
+
+    def pointer(self, slot: int) -> Val:
+        """The pointer at position `slot` of `bufs`."""
+        if slot not in self._loaded:
+            bufs = self.w.args[0]
+            self._loaded[slot] = self.w.load(PTR, self.w.gep(bufs, slot, PTR), align=8)
+        return self._loaded[slot]
+
+    def workspace(self, offset: int) -> Val:
+        """Address in the workspace block."""
+        return self.address(Place("workspace", 0, offset))

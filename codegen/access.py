@@ -1,0 +1,66 @@
+"""Reads and writes of the elements of a buffer at a lane index.
+
+Lanes that follow each other are one vector load, a uniform index one scalar load, anything else a
+gather. With a mask (the last, partial vector of a row) lanes that are off touch no memory.
+"""
+
+from __future__ import annotations
+
+from treadle.codegen.lane_index import LaneIndex
+from treadle.codegen.llvm import I1, Val, memory_type, register_type, vec
+from treadle.codegen.scalar_llvm import Element, LlvmScalarOps
+from treadle.ir.types import DType, bool_
+
+
+def load(
+    ops: LlvmScalarOps, base: Val, at: LaneIndex, dtype: DType, mask: Val | None = None
+) -> Element:
+    """The elements at `base[at]`; uniform where the index is."""
+    raw = _load_raw(ops, base, at, dtype, mask)
+    value = ops.load_bool(raw) if dtype is bool_ else raw
+    return ops.element(value, dtype)
+
+
+def _load_raw(ops: LlvmScalarOps, base: Val, at: LaneIndex, dtype: DType, mask: Val | None) -> Val:
+    w, elem = ops.w, memory_type(dtype)
+    if at.is_uniform:
+        return w.load(elem, address(ops, base, at, dtype))
+    type = vec(elem, ops.lanes)
+    if not at.is_vector and at.step == 1:
+        here = address(ops, base, at, dtype)
+        return w.load(type, here) if mask is None else w.masked_load(type, here, mask)
+    if not at.is_vector and at.step == -1 and mask is None:
+        here = address(ops, base, ops.index_add(at, 1 - ops.lanes), dtype)
+        return w.shuffle(w.load(type, here), None, range(ops.lanes - 1, -1, -1))
+    return w.gather(type, w.gep(base, ops.vector_of(at), elem), mask)
+
+
+def address(ops: LlvmScalarOps, base: Val, at: LaneIndex, dtype: DType) -> Val:
+    """The address of lane 0."""
+    if at.is_constant and at.offset == 0:
+        return base
+    elem = memory_type(dtype)
+    if at.base is None or at.offset == 0:
+        return ops.w.gep(base, ops.scalar_of(at), elem)
+    return ops.w.gep(ops.w.gep(base, at.base, elem), at.offset, elem)
+
+
+def store(
+    ops: LlvmScalarOps, x: Element, base: Val, at: LaneIndex, mask: Val | None = None
+) -> None:
+    """Write to `base[at]`, an affine index of step 1, or a uniform one (then one element)."""
+    w = ops.w
+    assert not at.is_vector and at.step in (0, 1), "stores follow the loops"
+    here = address(ops, base, at, x.dtype)
+    value = x.val if at.step == 0 else ops.wide(x)
+    if x.dtype is bool_:
+        value = ops.store_bool(value)
+    if mask is not None and at.step == 1:
+        w.masked_store(value, here, mask)
+    else:
+        w.store(value, here)
+
+
+def nothing(ops: LlvmScalarOps, dtype: DType) -> Element:
+    """What an array without elements gives to lanes that are never used."""
+    return ops.const(False if register_type(dtype) is I1 else 0, dtype)

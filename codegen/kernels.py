@@ -1,0 +1,129 @@
+"""One internal function for each kernel: `void k3_softmax(operands.., results.., scratch, fault)`.
+
+Kernels that differ in nothing but their name (equal layers) are written once. A kernel that can
+fault is written for itself, since its fault sites name its own lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from treadle.codegen.contract import emit_contract
+from treadle.codegen.emission import Emission
+from treadle.codegen.fused import emit_fused
+from treadle.codegen.llvm import I64, PTR, VOID, FunctionWriter, Type, Val
+from treadle.codegen.plan import KernelPlan, TablePlan, region_of
+from treadle.codegen.plan_contract import ContractPlan
+from treadle.codegen.plan_fused import FusedPlan
+from treadle.codegen.regions import Region
+from treadle.codegen.scope import RegionCode
+from treadle.codegen.sequential import Addresses, emit_sequential
+from treadle.ir.graph import Instr, Value
+from treadle.ir.memory import Place
+
+
+def emit_kernel(
+    state: Emission, instr: Instr, plan: KernelPlan, places: Mapping[Value, Place]
+) -> str:
+    """Write the kernel's function; its name (an earlier one's where that is the same code)."""
+    values = () if isinstance(plan.body, TablePlan) else (*instr.args, *instr.results)
+    params: list[tuple[Type, str]] = [(PTR, f"a{n}") for n in range(len(values))]
+    if isinstance(plan.body, TablePlan):
+        params = [(PTR, "table")]
+    w = state.module.function(
+        plan.name, VOID, [*params, (PTR, "scratch"), (PTR, "fault")], internal=True
+    )
+    sites = len(state.faults)
+    *addresses, scratch, fault = w.args
+    if isinstance(plan.body, TablePlan):
+        _table(state, w, instr, plan.body, addresses[0], scratch, fault)
+    elif isinstance(plan.body, FusedPlan):
+        _fused(state, w, instr, plan.body, addresses, scratch, fault)
+    elif isinstance(plan.body, ContractPlan):
+        emit_contract(state, w, plan.body, addresses, scratch)
+    else:
+        in_place = places[instr.args[0]] == places[instr.result]
+        at = Addresses(tuple(addresses[:-1]), addresses[-1], fault, in_place)
+        emit_sequential(state, w, instr, at)
+    w.ret()
+    return state.merged(w) if len(state.faults) == sites else plan.name
+
+
+def _fused(
+    state: Emission,
+    w: FunctionWriter,
+    instr: Instr,
+    plan: FusedPlan,
+    addresses: list[Val],
+    scratch: Val,
+    fault: Val,
+) -> None:
+    region = region_of(instr)
+    sizes = tuple(d.size if isinstance(d.size, int) else 0 for d in plan.dims)
+    emit_fused(_code(state, w, region, plan, addresses, scratch, fault, sizes))
+
+
+def _code(
+    state: Emission,
+    w: FunctionWriter,
+    region: Region,
+    plan: FusedPlan,
+    addresses: list[Val],
+    scratch: Val,
+    fault: Val,
+    sizes: tuple[int | Val, ...],
+) -> RegionCode:
+    inputs = dict(zip(region.fn.inputs, addresses, strict=False))
+    results = [r for i in region.fn.instrs for r in i.results]
+    kept: dict[Value, Val] = {}
+    at = 0
+    for number, nbytes in zip(plan.stored, plan.stored_bytes, strict=True):
+        kept[results[number]] = w.gep(scratch, at)
+        at += nbytes
+    return RegionCode(
+        state=state,
+        w=w,
+        region=region,
+        plan=plan,
+        inputs=inputs,
+        outputs=tuple(addresses[len(region.fn.inputs) :]),
+        fault=fault,
+        scratch=kept,
+        sizes=sizes,
+    )
+
+
+def _table(
+    state: Emission,
+    w: FunctionWriter,
+    instr: Instr,
+    plan: TablePlan,
+    table: Val,
+    scratch: Val,
+    fault: Val,
+) -> None:
+    """For each row of the table (the length, then the addresses): the map over that length."""
+    region = region_of(instr)
+    columns = table_columns(instr)
+    with w.loop(0, plan.count, label="instance") as i:
+        row = w.gep(table, w.mul(i, columns), I64)
+        length = w.load(I64, row)
+        addresses = [w.load(PTR, w.gep(row, 1 + k, PTR)) for k in range(columns - 1)]
+        emit_fused(_code(state, w, region, plan.body, addresses, scratch, fault, (length,)))
+
+
+def table_columns(instr: Instr) -> int:
+    """Entries of 8 bytes in one row of a `fused_table`'s table."""
+    count = cast(Any, instr.attrs).count
+    return 1 + (len(instr.args) + len(instr.results)) // count
+
+
+def table_rows(instr: Instr) -> list[tuple[Value, ...]]:
+    """The buffers of each row: an instance's operands, then its results."""
+    count = cast(Any, instr.attrs).count
+    takes, gives = len(instr.args) // count, len(instr.results) // count
+    return [
+        (*instr.args[i * takes : (i + 1) * takes], *instr.results[i * gives : (i + 1) * gives])
+        for i in range(count)
+    ]

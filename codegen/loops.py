@@ -1,0 +1,106 @@
+"""Loops over one axis in vectors: the whole steps, single vectors, and the elements left over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from treadle.codegen.llvm import FunctionWriter, Val, int_const
+from treadle.codegen.plan_fused import Tail
+
+Number = int | Val
+Body = Callable[[Number, "Val | None", Sequence[Val]], Sequence[Val]]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Steps of `vectors` vectors of `lanes` from `start` to before `stop`; `masked`: the mask of
+    each step leaves out what lies beyond `size`."""
+
+    start: Number
+    stop: Number
+    lanes: int
+    vectors: int
+    masked: bool
+    size: Number
+
+    @property
+    def step(self) -> int:
+        return self.lanes * self.vectors
+
+    @property
+    def is_empty(self) -> bool:
+        """Known to have no step."""
+        return (
+            isinstance(self.start, int) and isinstance(self.stop, int) and (self.start >= self.stop)
+        )
+
+    @property
+    def is_single(self) -> bool:
+        """Known to have exactly one step."""
+        return (
+            isinstance(self.start, int)
+            and isinstance(self.stop, int)
+            and (0 < self.stop - self.start <= self.step)
+        )
+
+
+def pieces(
+    w: FunctionWriter, size: Number, lanes: int, unroll: int, tail: Tail
+) -> tuple[Piece, ...]:
+    """How an axis of `size` is walked: whole steps, single vectors, then the tail."""
+    if lanes == 1:
+        whole = _floor(w, size, unroll)
+        found = [
+            Piece(0, whole, 1, unroll, False, size), Piece(whole, size, 1, 1, False, size),
+        ]  # fmt: skip
+    elif tail == "mask_all":
+        found = [Piece(0, size, lanes, 1, True, size)]
+    else:
+        main = _floor(w, size, lanes * unroll)
+        whole = _floor(w, size, lanes) if unroll > 1 else main
+        last = Piece(whole, size, lanes, 1, True, size)
+        if tail == "peel":
+            last = Piece(whole, size, 1, 1, False, size)
+        found = [
+            Piece(0, main, lanes, unroll, False, size),
+            Piece(main, whole, lanes, 1, False, size), last,
+        ]  # fmt: skip
+    return tuple(p for p in found if not p.is_empty and p.start is not p.stop)
+
+
+def _floor(w: FunctionWriter, size: Number, step: int) -> Number:
+    """The largest multiple of `step` that is at most `size`."""
+    if isinstance(size, int):
+        return size // step * step
+    return (
+        size
+        if step == 1
+        else w.and_(size, -step)
+        if step & (step - 1) == 0
+        else w.mul(w.udiv(size, step), step)
+    )
+
+
+def run_piece(
+    w: FunctionWriter, piece: Piece, carried: Sequence[Val], body: Body, label: str = "i"
+) -> Sequence[Val]:
+    """`body(index, mask, carried)` for each step; gives what the last one returned."""
+    if piece.is_single:
+        return body(piece.start, _mask(w, piece, piece.start), carried)
+    with w.carry(piece.start, piece.stop, piece.step, carried, label) as loop:
+        mask = _mask(w, piece, loop.index)
+        loop.next = body(loop.index, mask, loop.carried)
+    return loop.results
+
+
+def _mask(w: FunctionWriter, piece: Piece, index: Number) -> Val | None:
+    if not piece.masked:
+        return None
+    size = piece.size
+    if isinstance(size, int) and isinstance(index, int):
+        return w.lane_mask(int_const(size - index), piece.lanes)
+    start = index if isinstance(index, Val) else int_const(index)
+    return w.lane_mask(
+        w.sub(size if isinstance(size, Val) else int_const(size), start), piece.lanes
+    )

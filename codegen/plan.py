@@ -1,0 +1,147 @@
+"""The kernel plan: every decision that code generation takes, as frozen data that prints.
+
+`plan_function` decides, once, for each instruction of a KERNELS-level function; the emitters only
+obey. What is chosen and why stands in `plan_fused` (loops over regions) and `plan_contract`
+(register tiles).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, cast
+
+from treadle.codegen.plan_contract import ContractPlan, Variant, plan_contract
+from treadle.codegen.plan_fused import FusedPlan, plan_fused
+from treadle.codegen.regions import Region
+from treadle.codegen.target import Target
+from treadle.ir.errors import CompileError
+from treadle.ir.graph import Function, Instr, Loc, walk
+from treadle.ir.memory import MemoryPlan
+from treadle.ir.regions import FLAT_LENGTH
+from treadle.ir.types import TensorType
+
+_FREE = frozenset({"reshape", "const"})
+_ALIGN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class SequentialPlan:
+    """A kernel that runs in plain loops, in order: cumsum, scatter, scatter_add."""
+
+    op: str
+    operands: tuple[TensorType, ...]
+
+    def __str__(self) -> str:
+        listed = ", ".join(map(str, self.operands))
+        return f"{self.op} of {listed}, in order"
+
+
+@dataclass(frozen=True, slots=True)
+class TablePlan:
+    """One map that runs over `count` sets of buffers, each with its own flat length."""
+
+    count: int
+    lengths: tuple[int, ...]
+    body: FusedPlan
+
+    def __str__(self) -> str:
+        return f"table of {self.count}, lengths {', '.join(map(str, self.lengths))}; {self.body}"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelPlan:
+    """The kernel of one instruction, counted as in the Function; `lines` are the user's."""
+
+    instr: int
+    name: str
+    body: FusedPlan | TablePlan | ContractPlan | SequentialPlan
+    lines: tuple[Loc, ...]
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of workspace that the kernel uses for itself."""
+        if isinstance(self.body, ContractPlan):
+            return self.body.workspace
+        return self.body.scratch if isinstance(self.body, FusedPlan) else 0
+
+    def __str__(self) -> str:
+        where = f"  ; {', '.join(map(str, self.lines))}" if self.lines else ""
+        return f"{self.name}: {self.body}{where}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All kernels of a function in order, and the bytes of workspace that they share."""
+
+    target: Target
+    kernels: tuple[KernelPlan, ...]
+    scratch: int
+
+    def __str__(self) -> str:
+        head = f"target {self.target}, {self.scratch} bytes of kernel scratch"
+        return "\n".join([head, *map(str, self.kernels)]) + "\n"
+
+
+def plan_function(fn: Function, memory: MemoryPlan, target: Target) -> Plan:
+    """Decide how each instruction of a KERNELS-level function runs on `target`.
+
+    Raises CompileError for an instruction that has no kernel.
+    """
+    kernels: list[KernelPlan] = []
+    tiles: set[Variant] = set()
+    for number, instr in enumerate(fn.instrs):
+        if instr.op.name in _FREE:
+            continue
+        body = _plan_instr(instr, target, tiles)
+        name = f"k{len(kernels)}_{_hint(instr)}"
+        kernels.append(KernelPlan(number, name, body, _lines(instr)))
+    scratch = max((-(-k.scratch // _ALIGN) * _ALIGN for k in kernels), default=0)
+    return Plan(target, tuple(kernels), scratch)
+
+
+def _plan_instr(
+    instr: Instr, target: Target, tiles: set[Variant]
+) -> FusedPlan | TablePlan | ContractPlan | SequentialPlan:
+    attrs = cast(Any, instr.attrs)
+    if instr.op.name == "fused":
+        return plan_fused(region_of(instr), target)
+    if instr.op.name == "fused_table":
+        body = plan_fused(region_of(instr), target)
+        return TablePlan(attrs.count, table_lengths(instr), body)
+    if instr.op.name == "contract":
+        left, right = (a.type for a in instr.args)
+        return plan_contract(attrs.spec, left, right, instr.result.type, target, tiles)
+    if instr.op.name in ("cumsum", "scatter", "scatter_add"):
+        return SequentialPlan(instr.op.name, tuple(a.type for a in instr.args))
+    raise CompileError(f"there is no kernel for {instr.op.name}, which fusion should have wrapped")
+
+
+def region_of(instr: Instr) -> Region:
+    """The analysed region of a `fused` or `fused_table` instruction."""
+    (inner,) = instr.regions
+    if instr.op.name == "fused_table":
+        return Region(inner, (FLAT_LENGTH,), ())
+    attrs = cast(Any, instr.attrs)
+    return Region(inner, tuple(attrs.space), tuple(attrs.reduced))
+
+
+def table_lengths(instr: Instr) -> tuple[int, ...]:
+    """The flat length of each instance of a `fused_table`, read off its results."""
+    count = cast(Any, instr.attrs).count
+    each = len(instr.results) // count if count else 0
+    return tuple(instr.results[i * each].type.static_shape[0] for i in range(count))
+
+
+def _hint(instr: Instr) -> str:
+    """A readable part of a kernel's name."""
+    text = instr.regions[0].name if instr.regions else instr.op.name
+    return re.sub(r"\W+", "_", text)[:40]
+
+
+def _lines(instr: Instr) -> tuple[Loc, ...]:
+    """The user's lines that the kernel comes from, each once, at most eight."""
+    found = [instr.loc] if instr.loc else []
+    for region in instr.regions:
+        found += [i.loc for i in walk(region) if i.loc]
+    return tuple(dict.fromkeys(found))[:8]

@@ -1,0 +1,153 @@
+"""Kernels that run in plain loops, in order: cumsum, scatter and scatter_add.
+
+Their results depend on the order of their steps, so that order is the one that the words say:
+along the axis, or write after write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, cast
+
+from treadle.codegen.emission import Emission
+from treadle.codegen.faults import record_fault
+from treadle.codegen.llvm import (
+    I1,
+    I64,
+    VOID,
+    FunctionWriter,
+    Type,
+    Val,
+    int_const,
+    memory_type,
+    vec,
+)
+from treadle.codegen.regions import row_major
+from treadle.ir.graph import Instr
+from treadle.ir.ops.indexing import fault_message, remaining_axes
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a kernel's operands, its result and the fault record lie; `in_place`: the result
+    takes the place of the first operand."""
+
+    operands: tuple[Val, ...]
+    result: Val
+    fault: Val
+    in_place: bool
+
+
+def emit_sequential(state: Emission, w: FunctionWriter, instr: Instr, at: Addresses) -> None:
+    """The body of a cumsum, scatter or scatter_add."""
+    if instr.op.name == "cumsum":
+        _cumsum(w, instr, at.operands[0], at.result)
+    else:
+        _Scatter(state, w, instr, at).write()
+
+
+def _sum(w: FunctionWriter, x: Val, y: Val) -> Val:
+    return w.fadd(x, y) if x.type.is_float else w.add(x, y)
+
+
+# --- cumsum ----------------------------------------------------------------------------------
+
+
+def _cumsum(w: FunctionWriter, instr: Instr, source: Val, to: Val) -> None:
+    """The array seen as (outer, length, inner). Each sum is the one before plus an element."""
+    attrs = cast(Any, instr.attrs)
+    type = instr.result.type
+    shape = type.static_shape
+    outer, length = prod(shape[: attrs.axis]), shape[attrs.axis]
+    inner = prod(shape[attrs.axis + 1 :])
+    if outer * length * inner == 0:
+        return
+    elem = memory_type(type.dtype)
+    nothing = Val("0.0", elem) if elem.is_float else int_const(0, elem)
+    with w.loop(0, outer, label="outer") as o, w.loop(0, inner, label="inner") as i:
+        start = w.add(w.mul(o, length * inner), i)
+        with w.carry(0, length, 1, [nothing], "k") as loop:
+            k = w.sub(w.int(length - 1), loop.index) if attrs.reverse else loop.index
+            place = w.add(start, w.mul(k, inner))
+            total = _sum(w, loop.carried[0], w.load(elem, w.gep(source, place, elem)))
+            w.store(total, w.gep(to, place, elem))
+            loop.next = [total]
+
+
+# --- scatter ---------------------------------------------------------------------------------
+
+
+class _Scatter:
+    """Writes blocks `v[i]` to the places that the indices address, i in order."""
+
+    def __init__(self, state: Emission, w: FunctionWriter, instr: Instr, at: Addresses) -> None:
+        self.state, self.w, self.instr, self.at = state, w, instr, at
+        self.attrs = cast(Any, instr.attrs)
+        self.shape = instr.result.type.static_shape
+        self.strides = cast("tuple[int, ...]", row_major(self.shape))
+        self.rest = remaining_axes(len(self.shape), self.attrs.axes)
+        self.elem = memory_type(instr.result.type.dtype)
+        self.places = prod(instr.args[2].type.static_shape)
+
+    def write(self) -> None:
+        w = self.w
+        if not self.at.in_place:
+            nbytes = w.int(self.instr.result.type.nbytes)
+            copied = (self.at.result, self.at.operands[0], nbytes, int_const(0, I1))
+            w.external("llvm.memcpy.p0.p0.i64", VOID, copied)
+        block = prod(self.shape[a] for a in self.rest)
+        if self.places == 0 or prod(self.shape) == 0:
+            return
+        with w.loop(0, self.places, label="write") as i:
+            to = self.at.result
+            for k, axis in enumerate(self.attrs.axes):
+                index = self._index(self.at.operands[2 + k], i, k, axis)
+                to = w.gep(to, w.mul(index, self.strides[axis]), self.elem)
+            source = w.gep(self.at.operands[1], w.mul(i, block), self.elem)
+            self._block(source, to, self.rest)
+
+    def _index(self, base: Val, i: Val, k: int, axis: int) -> Val:
+        """The checked, clamped index of write `i` along `axis`."""
+        w, size = self.w, self.shape[axis]
+        dtype = self.instr.args[2 + k].type.dtype
+        type = memory_type(dtype)
+        raw = w.load(type, w.gep(base, i, type))
+        if type.bits < 64:
+            raw = w.cast("sext" if dtype.kind == "i" else "zext", raw, I64)
+        index = w.select(w.icmp("slt", raw, 0), w.add(raw, size), raw)
+        if self.attrs.checked:
+            message = fault_message(self.instr.op.name, axis, size)
+            site = self.state.fault_site(message, self.instr.loc)
+            record_fault(w, self.at.fault, site, w.icmp("uge", index, size), raw)
+        return w.binary("llvm.smax", w.binary("llvm.smin", index, size - 1), 0)
+
+    def _block(self, source: Val, to: Val, axes: Sequence[int]) -> None:
+        """Write one block, whose elements follow each other in `source`."""
+        w = self.w
+        if not axes:
+            self._write(source, to, self.elem)
+            return
+        axis, inner = axes[0], prod(self.shape[a] for a in axes[1:])
+        size = self.shape[axis]
+        if len(axes) > 1:
+            with w.loop(0, size, label="block") as j:
+                below = w.gep(source, w.mul(j, inner), self.elem)
+                self._block(below, w.gep(to, w.mul(j, self.strides[axis]), self.elem), axes[1:])
+            return
+        lanes = self.state.target.vector_bytes * 8 // self.elem.bits
+        whole = size // lanes * lanes if self.strides[axis] == 1 else 0
+        for first, last, step in ((0, whole, lanes), (whole, size, 1)):
+            if first == last:
+                continue
+            with w.loop(first, last, step, "element") as j:
+                there = w.gep(to, w.mul(j, self.strides[axis]), self.elem)
+                self._write(w.gep(source, j, self.elem), there, vec(self.elem, step))
+
+    def _write(self, source: Val, to: Val, type: Type) -> None:
+        w = self.w
+        value = w.load(type, source)
+        if self.instr.op.name == "scatter_add":
+            value = _sum(w, w.load(type, to), value)
+        w.store(value, to)
