@@ -102,6 +102,10 @@ class Module:
         self._functions.append(writer)
         return writer
 
+    def drop(self, writer: FunctionWriter) -> None:
+        """Take a function out again: it turned out to be the same as an earlier one."""
+        self._functions.remove(writer)
+
     def declare(self, name: str, result: Type, params: Sequence[Type]) -> None:
         """Declare a function of the process or an intrinsic; repeats are dropped."""
         if name not in self._declared:
