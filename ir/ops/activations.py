@@ -113,7 +113,7 @@ def _gelu64(x: Array, approximate: bool) -> Array:
     if approximate:
         inner = _TANH_SCALE * (wide + _TANH_CUBIC * wide * wide * wide)
         return wide * (0.5 * (1 + np.tanh(inner)))
-    return wide * (0.5 * special.erfc(-wide * math.sqrt(0.5)))
+    return wide * special.normal_cdf(wide)
 
 
 def _gate(o: Ops[Any], x: Any, approximate: bool) -> Any:
