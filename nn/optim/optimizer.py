@@ -142,9 +142,9 @@ class Optimizer:
         for param in group["params"]:
             state = self.state[param]
             if id(param) not in updated and id(state.get("step")) in counts:
-                state["step"] = state["step"].clone()
+                state["step"] = state["step"] + 0.0  # a tensor of its own
         for count in counts.values():
-            count.add_(1.0)
+            count.copy_(count + 1.0)
 
     def new_state(self, param: Tensor, group: Group) -> State:
         """The state of a parameter that has not been updated yet."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from treadle.nn.optim.optimizer import Group, Optimizer, State, checked
+from treadle.tracer import api
 from treadle.tracer.tensor import Tensor
 
 
@@ -40,7 +41,10 @@ class SGD(Optimizer):
         )
 
     def new_state(self, param: Tensor, group: Group) -> State:
-        return {"momentum_buffer": None}
+        # PyTorch starts the buffer at the first gradient, undamped: without dampening that is what
+        # a buffer of zeros gives, and a step that never changes its shape compiles once.
+        at_zero = group.nonzero["momentum"] and not group.nonzero["dampening"]
+        return {"momentum_buffer": api.zeros_like(param) if at_zero else None}
 
     def update(self, param: Tensor, grad: Tensor, group: Group, state: State) -> None:
         step = -grad if group["maximize"] else grad
@@ -52,7 +56,7 @@ class SGD(Optimizer):
 
     def _with_momentum(self, step: Tensor, group: Group, state: State) -> Tensor:
         buffer = state["momentum_buffer"]
-        if buffer is None:  # the first step: PyTorch starts the buffer at the gradient, undamped
+        if buffer is None:
             state["momentum_buffer"] = buffer = step.clone()
         else:
             buffer.mul_(group["momentum"])
