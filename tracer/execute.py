@@ -234,5 +234,7 @@ def update(x: Tensor, result: Tensor, what: str) -> Tensor:
                 f"{x.dtype.name} cannot hold; write x = x ... instead"
             )
         )
+    if modes.trace is None:
+        tape.keep_operand(result, x)
     write(x, result)
     return x

@@ -12,7 +12,7 @@ somebody can still differentiate it: an enclosing `grad`, or a leaf that require
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -267,7 +267,7 @@ class _Traced:
         zeros = self.trace.builder.full(x.type.shape, 0, x.dtype)
         return self.trace.new(zeros, x.weak)
 
-    def _alive(self, reached: set[Value]) -> bool:
+    def _alive(self, reached: Collection[Value]) -> bool:
         """Whether somebody else can still differentiate what depends on `reached`."""
         return any(
             v in reached and h.alive and h not in self.own for h, v in self.trace.variables()

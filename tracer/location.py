@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sys
 from pathlib import Path
 from types import FrameType
@@ -15,7 +17,8 @@ _ROOT = Path(__file__).resolve().parent.parent
 _PARTS = ("treadle", "tracer", "ir", "passes", "codegen", "runtime", "nn", "cli")
 _INSIDE = tuple(f"{_ROOT / part}/" for part in _PARTS)
 
-_is_inside: dict[str, bool] = {}
+# Wrappers of the standard library stand between a decorated function and its caller.
+_is_inside: dict[str, bool] = {contextlib.__file__: True, functools.__file__: True}
 
 
 def _inside(filename: str) -> bool:

@@ -116,6 +116,18 @@ def _type_at(x: Tensor, depth: int) -> TensorType:
     return type
 
 
+def keep_operand(result: Tensor, x: Tensor) -> None:
+    """Before `x` is overwritten by `result`, which was computed from it (`x *= y`): the node of
+    `result` gets a copy of the old values, so that the op itself does not spoil its derivative."""
+    node = result.history.edge[0] if result.history.edge is not None else None
+    if not isinstance(node, Node):
+        return
+    for saved in node.args:
+        if saved.cell is x.cell and saved.version == x.cell.version:
+            old = views.numpy_view(x.cell.buffer, saved.maps)
+            saved.cell, saved.maps, saved.version = Cell.of(np.array(old, order="C")), (), 0
+
+
 def stale_history_message(type: TensorType, cell: Cell) -> str:
     """For a tensor whose storage was changed without its history knowing."""
     at = f" at {cell.written_at}" if cell.written_at is not None else ""
@@ -272,9 +284,9 @@ class _Backward:
                 continue
             cts = [self.waiting.pop((node, i), None) for i in range(len(node.outs))]
             needed = [e is not None and (wanted is None or e[0] in wanted) for e in node.edges]
-            for edge, ct in zip(node.edges, self.pull(node, cts, needed), strict=True):
-                if edge is not None and ct is not None:
-                    self.give(edge, ct)
+            for edge, pulled in zip(node.edges, self.pull(node, cts, needed), strict=True):
+                if edge is not None and pulled is not None:
+                    self.give(edge, pulled)
             if not self.retain:
                 node.free()
         return found

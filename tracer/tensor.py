@@ -112,6 +112,10 @@ class Tensor(Operators, Methods):
             raise located(ShapeError("iteration over a tensor of rank 0"))
         return iter([self[i] for i in range(self.shape[0])])
 
+    def __contains__(self, value: Any) -> bool:
+        """Whether any element equals `value`."""
+        return bool((self == value).any())  # type: ignore[attr-defined]  # elementwise
+
     def __hash__(self) -> int:
         return id(self)
 

@@ -12,7 +12,7 @@ computed untracked needs neither, so an optimiser's step is plain arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -310,14 +310,10 @@ class Trace:
                 have, more = self.grad_of(history), self.new(value)
                 self.grads[history] = more if have is None else have + more
 
-    def _spend(self, reached: set[Value], retain_graph: bool) -> None:
+    def _spend(self, reached: Collection[Value], retain_graph: bool) -> None:
         """A second backward through one instruction is refused, as it is eagerly."""
-        walked = {
-            v.producer
-            for v in reached
-            if v in self.builder.active and v.producer is not None
-            and v.producer.op.name != "variable"
-        }  # fmt: skip
+        made = [v.producer for v in reached if v in self.builder.active]
+        walked = [i for i in made if i is not None and i.op.name != "variable"]
         again = next((i for i in walked if i in self._spent), None)
         if again is not None:
             raise GradientError(
@@ -326,7 +322,7 @@ class Trace:
                 "backward(retain_graph=True) before"
             )
         if not retain_graph:
-            self._spent |= walked
+            self._spent.update(walked)
 
     def gradient(self, y: Value, ct: Value, xs: Sequence[Value]) -> Sequence[Value]:
         """The `gradient` instruction: one value an x."""
@@ -401,9 +397,9 @@ class _TraceBuilder(Builder):
         return results
 
 
-def reached_from(root: Value) -> set[Value]:
-    """The values that `root` depends on in a way that a derivative would follow."""
-    reached = {root}
+def reached_from(root: Value) -> dict[Value, None]:
+    """The values that `root` depends on in a way that a derivative would follow, `root` first."""
+    reached: dict[Value, None] = {root: None}
     stack = [root]
     while stack:
         made = stack.pop().producer
@@ -411,6 +407,6 @@ def reached_from(root: Value) -> set[Value]:
             continue
         for arg in made.args:
             if arg not in reached:
-                reached.add(arg)
+                reached[arg] = None
                 stack.append(arg)
     return reached
