@@ -19,9 +19,12 @@ from treadle.ir.errors import DTypeError, ShapeError
 Kind = Literal["b", "u", "i", "f"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DType:
-    """An element type: `name` as in NumPy, `short` as in IR text, `kind` bool/uint/int/float."""
+    """An element type: `name` as in NumPy, `short` as in IR text, `kind` bool/uint/int/float.
+
+    There is one object of each, so that comparing and hashing them is cheap.
+    """
 
     name: str
     short: str
@@ -46,6 +49,9 @@ class DType:
     def is_integer(self) -> bool:
         """True for signed and unsigned integers, False for bool."""
         return self.kind in "ui"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dtype_of, (self.name,)  # copies and pickles are the one object again
 
     def __repr__(self) -> str:
         return f"treadle.{self.name}"
