@@ -350,10 +350,12 @@ def _value_shape(plan: Plan, shown: Tensor, new: Tensor) -> tuple[int, ...] | No
     if new.ndim > rank:
         return None
     sizes = (1,) * (rank - new.ndim) + new.shape
-    at = place.axes[0]
+    first = place.axes[0]
+    at = 0 if plan.separated else first
     if sizes[at] != 1:
         return None
-    return (*sizes[:at], *(1 for _ in place.axes), *sizes[at + 1 :])
+    kept = sizes[:at] + sizes[at + 1 :]
+    return (*kept[:first], *(1 for _ in place.axes), *kept[first:])
 
 
 def _masked(plan: Plan, shown: Tensor, new: Tensor) -> Tensor:
@@ -368,4 +370,5 @@ def _masked(plan: Plan, shown: Tensor, new: Tensor) -> Tensor:
     (place,) = plan.arrays
     sizes = [shown.shape[i] if i in place.axes else 1 for i in range(shown.ndim)]
     mask = reshape_view(place.index, tuple(sizes))
-    return apply("where", mask, reshape_view(_cast_to(new, shown), shape), shown)
+    value = _broadcast(reshape_view(_cast_to(new, shown), shape), shown.shape)
+    return apply("where", mask, value, shown)
