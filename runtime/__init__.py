@@ -1,1 +1,27 @@
-"""Part of the treadle package; see docs/architecture.md."""
+"""Compile, cache, load, call.
+
+Importing this package registers the compiler with the tracer; passes, code generation and LLVM are
+imported when the first function is compiled.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from treadle.ir.graph import Function
+from treadle.tracer.backend import CompileOptions, register_compiler
+
+if TYPE_CHECKING:
+    from treadle.runtime.executable import NativeExecutable
+
+
+class _OnFirstUse:
+    """The native compiler, imported when it is first asked for something."""
+
+    def compile(self, fn: Function, options: CompileOptions) -> NativeExecutable:
+        from treadle.runtime.driver import NativeCompiler
+
+        return NativeCompiler().compile(fn, options)
+
+
+register_compiler(_OnFirstUse())

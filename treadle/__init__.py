@@ -1,4 +1,14 @@
-"""Treadle: a JIT tracing compiler for neural networks."""
+"""Treadle: a JIT tracing compiler for neural networks.
+
+    import treadle
+
+    @treadle.jit
+    def step(x, y):
+        ...
+
+Array functions carry the Array API standard's names (`treadle.exp`, `treadle.matmul`,
+`treadle.sum(x, axis=, keepdims=)`); networks are in `treadle.nn`, optimisers in `treadle.optim`.
+"""
 
 from pathlib import Path as _Path
 
@@ -9,3 +19,37 @@ __version__ = "0.1.0"
 _root = _Path(__file__).resolve().parent.parent
 if (_root / "pyproject.toml").is_file():
     __path__.append(str(_root))
+
+# ruff: noqa: E402, F401  the path above comes first; everything is imported to be found here
+import treadle.runtime as _runtime  # registers the compiler
+from treadle import nn, optim
+from treadle.ir.errors import (
+    CompileError,
+    DTypeError,
+    GradientError,
+    IndexFault,
+    ParseError,
+    ShapeError,
+    TraceError,
+    TreadleError,
+    VerifyError,
+)
+from treadle.ir.types import (
+    Dim,
+    DType,
+    TensorType,
+    float32,
+    float64,
+    int32,
+    int64,
+    uint8,
+    uint32,
+)
+from treadle.ir.types import bool_ as bool
+from treadle.nn.init import manual_seed
+from treadle.tracer.api import *  # noqa: F403  the array functions, listed in `__all__` there
+from treadle.tracer.create import tensor
+from treadle.tracer.execute import apply
+from treadle.tracer.grad import grad, value_and_grad
+from treadle.tracer.modes import enable_grad, is_grad_enabled, no_grad
+from treadle.tracer.tensor import Tensor
