@@ -122,7 +122,7 @@ def test_created_in_a_trace_they_are_the_same() -> None:
     )
     np.testing.assert_array_equal(
         traced(lambda t: api.linspace(0, 1, 3) * t + api.arange(3), x),
-        np.linspace(0, 1, 3).astype(np.float32) * x + np.arange(3),
+        np.linspace(0, 1, 3).astype(np.float32) * x + np.arange(3, dtype=np.float32),
     )
 
 
