@@ -13,11 +13,11 @@ the chain is a free view of a finished buffer. A reshape of something that fusio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from treadle.ir.builder import Builder
-from treadle.ir.graph import Function, Instr, Value
+from treadle.ir.graph import Function, Instr, Value, uses
 from treadle.ir.op import Trait
 from treadle.ir.regions import is_reduction
 from treadle.ir.scalar import Index, Scalar
@@ -34,29 +34,42 @@ def is_fusible(instr: Instr | None) -> bool:
     return isinstance(instr.op.lower, (Scalar, Index)) or is_reduction(instr.op)
 
 
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """What the rules share: the Builder, values of a single use, and those computed under another
+    shape already."""
+
+    b: Builder
+    single: set[Value] = field(default_factory=set)
+    moved: dict[tuple[Value, Shape], Value] = field(default_factory=dict)
+
+
 def run(fn: Function) -> Function:
     """`fn` with every reduction keeping its axes and reshapes below elementwise chains."""
     copier = Copier(fn)
+    walk = _Walk(copier.builder)
+    users, outputs = uses(fn), set(fn.outputs)
     for instr in fn.instrs:
-        new = _rewritten(copier, copier.renewed(instr))
+        new = _rewritten(walk, copier.renewed(instr))
         if new is None:
-            copier.keep(instr)
+            new = copier.keep(instr).results[0]
         else:
             copier.replace(instr.result, new)
+        if len(users.get(instr.results[0], ())) == 1 and instr.results[0] not in outputs:
+            walk.single.add(new if instr.op.name == "reshape" else _behind(new))
     return copier.finish()
 
 
-def _rewritten(copier: Copier, instr: Instr) -> Value | None:
-    b = copier.builder
-    with b.at(instr.loc):
+def _rewritten(walk: _Walk, instr: Instr) -> Value | None:
+    with walk.b.at(instr.loc):
         if instr.op.name == "reshape":
-            return _reshape(b, instr)
+            return _reshape(walk.b, instr)
         if is_reduction(instr.op):
-            return _reduction(b, instr)
+            return _reduction(walk.b, instr)
         if isinstance(instr.op.lower, Scalar):
-            return _sunk(b, instr)
+            return _sunk(walk, instr)
         if instr.op.name == "broadcast_to":
-            return _broadcast(b, instr)
+            return _broadcast(walk, instr)
     return None
 
 
@@ -113,43 +126,43 @@ def _moved_axes(old: Shape, new: Shape, axes: Sequence[int]) -> tuple[int, ...] 
 # --- elementwise -----------------------------------------------------------------------------
 
 
-def _sunk(b: Builder, instr: Instr) -> Value | None:
+def _sunk(walk: _Walk, instr: Instr) -> Value | None:
     """`op(reshape(x), y)` = `reshape(op(x, reshape(y)))`."""
     shape = instr.result.type.shape
     for operand in instr.args:
         source = _fused_behind(operand)
         if source is None or operand.type.shape != shape:
             continue
-        new = _operands_under(b, instr.args, shape, source.type.shape)
+        new = _operands_under(walk, instr.args, shape, source.type.shape)
         if new is not None:
-            (result,) = b.emit(instr.op, new, instr.attrs)
-            return b.reshape(result, shape)
-    return _with_operands(b, instr)
+            (result,) = walk.b.emit(instr.op, new, instr.attrs)
+            return walk.b.reshape(result, shape)
+    return _with_operands(walk, instr)
 
 
 def _operands_under(
-    b: Builder, args: Sequence[Value], shape: Shape, target: Shape
+    walk: _Walk, args: Sequence[Value], shape: Shape, target: Shape
 ) -> list[Value] | None:
     """`args`, which broadcast to `shape`, as they broadcast to `target`; None if they cannot."""
     shapes = [target if a.type.shape == shape else _regrouped(shape, target, a) for a in args]
     if any(s is None for s in shapes) or groups(shape, target) is None:
         return None
-    return [_hoisted(b, a, s) for a, s in zip(args, shapes, strict=True) if s is not None]
+    return [_hoisted(walk, a, s) for a, s in zip(args, shapes, strict=True) if s is not None]
 
 
-def _with_operands(b: Builder, instr: Instr) -> Value | None:
+def _with_operands(walk: _Walk, instr: Instr) -> Value | None:
     """`instr` on operands that are values of regions where they were views of such."""
     shape = instr.result.type.shape
-    new = [_operand(b, a, shape) for a in instr.args]
+    new = [_operand(walk, a, shape) for a in instr.args]
     if new == list(instr.args):
         return None
     types = instr.op.infer_types(instr.attrs, [v.type for v in new])
     if types != (instr.result.type,):
         return None  # the view's leading 1s made the result's rank
-    return b.emit_typed(instr.op, new, instr.attrs, types)[0]
+    return walk.b.emit_typed(instr.op, new, instr.attrs, types)[0]
 
 
-def _operand(b: Builder, value: Value, shape: Shape) -> Value:
+def _operand(walk: _Walk, value: Value, shape: Shape) -> Value:
     """The value behind the view `value` where it broadcasts to `shape` likewise: it has lost or
     got axes of size 1 in front, or can be computed under the view's shape."""
     source = _fused_behind(value)
@@ -161,19 +174,19 @@ def _operand(b: Builder, value: Value, shape: Shape) -> Value:
         return source if same else value
     if value.type.shape == (1,) * -extra + source.type.shape and value.type.shape != shape:
         return source
-    return _hoisted(b, source, value.type.shape, view=value)
+    return _hoisted(walk, source, value.type.shape, view=value)
 
 
-def _broadcast(b: Builder, instr: Instr) -> Value | None:
+def _broadcast(walk: _Walk, instr: Instr) -> Value | None:
     shape = instr.result.type.shape
-    source = _operand(b, instr.args[0], shape)
-    return None if source is instr.args[0] else b.broadcast_to(source, shape)
+    source = _operand(walk, instr.args[0], shape)
+    return None if source is instr.args[0] else walk.b.broadcast_to(source, shape)
 
 
 # --- taking operands along -------------------------------------------------------------------
 
 
-def _hoisted(b: Builder, value: Value, shape: Shape, view: Value | None = None) -> Value:
+def _hoisted(walk: _Walk, value: Value, shape: Shape, view: Value | None = None) -> Value:
     """`value` under `shape`: computed there where it is a short elementwise chain, else a view
     (`view`, where there is one already)."""
     if value.type.shape == shape:
@@ -181,28 +194,31 @@ def _hoisted(b: Builder, value: Value, shape: Shape, view: Value | None = None) 
     source = _behind(value)
     if source.type.shape == shape:
         return source
+    if (source, shape) in walk.moved:
+        return walk.moved[source, shape]
     made: dict[Value, Value] = {}
-    for link in _chain(value):
+    for link in _chain(walk, value):
         moved = _moved_operands(link)
-        with b.at(link.loc):
+        with walk.b.at(link.loc):
             args = [
-                a if n not in moved else made[a] if a in made else _view(b, a, shape)
+                a if n not in moved else made[a] if a in made else _view(walk, a, shape)
                 for n, a in enumerate(link.args)
             ]
             attrs: Any = link.attrs
             if link.op.name == "broadcast_to":
                 attrs = replace(attrs, shape=shape)
-            (made[link.result],) = b.emit(link.op, args, attrs)
+            (made[link.result],) = walk.b.emit(link.op, args, attrs)
     if value in made:
+        walk.moved[source, shape] = made[value]
         return made[value]
-    return view if view is not None else b.reshape(source, shape)
+    return view if view is not None else walk.b.reshape(source, shape)
 
 
-def _view(b: Builder, value: Value, shape: Shape) -> Value:
-    return b.reshape(_behind(value), () if value.type.size == 1 else shape)
+def _view(walk: _Walk, value: Value, shape: Shape) -> Value:
+    return walk.b.reshape(_behind(value), () if value.type.size == 1 else shape)
 
 
-def _chain(value: Value) -> list[Instr]:
+def _chain(walk: _Walk, value: Value) -> list[Instr]:
     """The instructions above `value` that can be computed under another shape too, operands
     first; none where they are many."""
     found: list[Instr] = []
@@ -210,7 +226,7 @@ def _chain(value: Value) -> list[Instr]:
     work = [value]
     while work:
         instr = work.pop().producer
-        if instr is None or instr in seen or not _can_reshape(instr):
+        if instr is None or instr in seen or not _can_reshape(walk, instr):
             continue
         seen.add(instr)
         found.append(instr)
@@ -220,10 +236,12 @@ def _chain(value: Value) -> list[Instr]:
     return _operands_first(found)
 
 
-def _can_reshape(instr: Instr) -> bool:
-    """Is reshape(instr) the same op on reshaped operands, and cheap?"""
+def _can_reshape(walk: _Walk, instr: Instr) -> bool:
+    """Is reshape(instr) the same op on reshaped operands, and is it needed in one shape only?"""
     op = instr.op
-    if len(instr.results) != 1 or instr.result.type.size == 1 or op.has(Trait.EXPENSIVE):
+    if len(instr.results) != 1 or instr.result.type.size == 1:
+        return False
+    if instr.result not in walk.single or op.has(Trait.EXPENSIVE):
         return False
     shape = instr.result.type.shape
     if op.name == "broadcast_to":

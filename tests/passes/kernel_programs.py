@@ -62,28 +62,24 @@ class Random:
             shape = _SHAPES[self.choose(len(_SHAPES))]
             self.values.append(self.b.param(f32(*shape), f"x{n}"))
         labels = self.b.param(TensorType(int64, (4,)), "labels")
-        held = [
-            self.b._params[-1].path
-            for n in range(states)
-            if self._state(f"s{n}", _SHAPES[self.choose(len(_SHAPES))])
-        ]
-        for _ in range(size):
-            self._step(labels)
-        results = [Result(self.pick(), f"r{n}") for n in range(1 + self.choose(4))] + [
-            self._new_state(path) for path in held
-        ]
+        held: dict[str, Value] = {}
+        for n in range(states):
+            shape = _SHAPES[self.choose(len(_SHAPES))]
+            held[f"s{n}"] = self.b.param(f32(*shape), f"s{n}", "state")
+        self.values.extend(held.values())
+        full = len(self.values) + size
+        for _ in range(4 * size):  # a step that does not fit what it picked makes nothing
+            if len(self.values) < full:
+                self._step(labels)
+        results = [Result(self.pick(), f"r{n}") for n in range(1 + self.choose(4))]
+        results += [self._new_state(path, old) for path, old in held.items()]
         return lowered(self.b.finish(results))
 
     def pick(self) -> Value:
         recent = self.values[-8:] if self.choose(2) else self.values
         return recent[self.choose(len(recent))]
 
-    def _state(self, path: str, shape: tuple[int, ...]) -> bool:
-        self.values.append(self.b.param(f32(*shape), path, "state"))
-        return True
-
-    def _new_state(self, path: str) -> Result:
-        (old,) = (p.value for p in self.b._params if p.path == path)
+    def _new_state(self, path: str, old: Value) -> Result:
         same = [v for v in self.values if v.type == old.type]
         return Result(same[-1 - self.choose(len(same))], path, "state")
 
@@ -100,7 +96,7 @@ class Random:
         elif kind == 6 and x.type.rank:
             axes = [a for a in range(x.type.rank) if self.choose(2)] or [0]
             name = ("sum", "max", "min")[self.choose(3)]
-            made = b._reduce(name, x, axes, bool(self.choose(2)))
+            made = b.call(name, x, axes=tuple(axes), keepdims=bool(self.choose(2)))
         elif kind == 7 and x.type.rank:
             made = b.call("softmax", x, axis=self.choose(x.type.rank))
         elif kind == 8:

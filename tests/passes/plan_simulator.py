@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from treadle.ir.graph import Function, Value
+from treadle.ir.graph import Function, Instr, Param, Result, Value
 from treadle.ir.interpreter import interpret
 from treadle.ir.memory import MemoryPlan, Place
-from treadle.ir.graph import Instr, Param, Result
 
 Array = npt.NDArray[Any]
 
