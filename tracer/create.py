@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from treadle.ir.errors import DTypeError
+from treadle.ir.op import get_op
 from treadle.ir.types import DType, dtype_of, float32
 from treadle.tracer.cell import Cell
 from treadle.tracer.errors import located_errors
 from treadle.tracer.execute import apply, strong
 from treadle.tracer.modes import modes
+from treadle.tracer.promote import number_of
 from treadle.tracer.tensor import Tensor
 
 
@@ -69,24 +71,46 @@ def _array(data: Any, dtype: DType | None) -> npt.NDArray[Any]:
         array = np.array(data, order="C")
     except (ValueError, TypeError) as error:
         raise DTypeError(f"data does not make an array: {error}") from None
-    if array.dtype.kind in "OUSMmVc":
-        raise DTypeError(
-            f"expected numbers, found data of {_described(array)}; Treadle's dtypes are bool, "
-            "uint8, uint32, int32, int64, float32 and float64"
-        )
+    if array.dtype.kind not in "biuf":
+        raise DTypeError(f"expected numbers, found {_described(data, array)}; {_HAVE}")
+    own = isinstance(data, np.ndarray) or any(isinstance(x, np.ndarray) for x in _leaves(data))
     if dtype is None:
-        own = isinstance(data, np.ndarray) or any(isinstance(x, np.ndarray) for x in _leaves(data))
         dtype = dtype_of(array.dtype) if own or array.dtype.kind != "f" else float32
-    with np.errstate(all="ignore"):
-        return np.ascontiguousarray(array, dtype.dtype).reshape(array.shape)
+    elif dtype.is_integer and array.dtype.kind in "iu" and not own:
+        _check_range(array, dtype)
+    return array if array.dtype == dtype.dtype else _cast(array, dtype)
 
 
-def _described(array: npt.NDArray[Any]) -> str:
+_HAVE = "Treadle's dtypes are bool, uint8, uint32, int32, int64, float32 and float64"
+
+
+def _check_range(array: npt.NDArray[Any], dtype: DType) -> None:
+    """Python integers that do not fit are a mistake; arrays are cast as arrays are."""
+    limits = np.iinfo(dtype.dtype)
+    outside = (array < limits.min) | (array > limits.max)
+    if outside.any():
+        raise DTypeError(f"{array[outside].flat[0]} does not fit {dtype.name}")
+
+
+def _cast(array: npt.NDArray[Any], dtype: DType) -> npt.NDArray[Any]:
+    """As `astype`: total, also from dtypes that Treadle lacks (float16, int8 ...)."""
+    wide = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64}[array.dtype.kind]
+    op = get_op("cast")
+    (out,) = op.run_ref(op.attrs(dtype=dtype), (array.astype(wide),))  # type: ignore[call-arg]
+    return np.array(out, dtype.dtype, order="C")
+
+
+def _described(data: Any, array: npt.NDArray[Any]) -> str:
     if array.dtype.kind in "US":
         return "strings"
     if array.dtype.kind == "c":
         return "complex numbers"
-    return f"dtype {array.dtype}"
+    if array.dtype.kind != "O":
+        return f"dtype {array.dtype}"
+    odd = next((x for x in _leaves(data) if number_of(x) is None), None)
+    if odd is None:
+        return "an integer beyond 64 bits"
+    return f"{type(odd).__name__} {odd!r:.40}" if odd is not data else f"a {type(odd).__name__}"
 
 
 def clone(x: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ class Tensor(Operators, Methods):
 
     def __contains__(self, value: Any) -> bool:
         """Whether any element equals `value`."""
-        return bool((self == value).any())  # type: ignore[attr-defined]  # elementwise
+        return bool((self == value).any())
 
     def __hash__(self) -> int:
         return id(self)

@@ -108,6 +108,8 @@ class Trace:
         """Make the cell of an eager tensor an argument, so that the function may be given the
         caller's own tensor and aliases keep their meaning. Returns the tensor."""
         cell = tensor.cell
+        if cell.home is not None and cell.home is not self:
+            raise leak_error(tensor, cell.made_at, "as an argument")
         if cell not in self.values:
             self._enter(cell, self.builder.param(cell.type, path))
         return tensor
@@ -268,8 +270,9 @@ class Trace:
         if not tracked:
             self._set(x.cell, views.write(self.builder, content, x.maps, value), loc)
             return
-        base = self._root(x)
-        inner = views.write(self.builder, base, x.maps[depth:], value)
+        inner = value
+        if len(x.maps) > depth:  # a part: the rest of the base stays
+            inner = views.write(self.builder, self._root(x), x.maps[depth:], value)
         self._set(x.cell, views.write(self.builder, content, x.maps[:depth], inner), loc)
         self._computed[x.history] = (inner, self.values[x.cell])
 

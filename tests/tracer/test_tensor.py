@@ -61,6 +61,16 @@ def test_data_that_is_not_numeric_is_refused_with_the_users_line(data: Any) -> N
         tensor(data)
 
 
+def test_a_given_dtype_casts_as_astype_does() -> None:
+    assert tensor([1.7, float("nan"), 1e20], dtype="int32").tolist() == [1, 0, 2**31 - 1]
+    assert tensor(np.array([300]), dtype="uint8").tolist() == [44]
+    assert tensor(np.array([1.5], np.float16), dtype="float32").tolist() == [1.5]
+    with pytest.raises(DTypeError, match="300 does not fit uint8"):
+        tensor([1, 300], dtype="uint8")
+    with pytest.raises(DTypeError, match="float8"):
+        tensor([1], dtype="float8")
+
+
 def test_requires_grad_is_for_floats_only() -> None:
     with pytest.raises(DTypeError, match="only float tensors"):
         tensor([1, 2], requires_grad=True)
