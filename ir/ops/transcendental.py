@@ -229,7 +229,8 @@ ERFINV = register(
 
 def _ref_pow(a: Attrs, x: Array, y: Array) -> Array:
     if x.dtype.kind == "f":
-        return in_float64(np.power)(a, x, y)
+        # not np.power: one exponent of 0.5 for all takes a square root there, so (-inf)^0.5 is NaN
+        return in_float64(np.float_power)(a, x, y)
     base, power = np.broadcast_arrays(x, y)
     negative = power < 0
     result = np.power(base, np.where(negative, power & 1, power))
