@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Instr, Level, Value
-from treadle.ir.op import OpDef, Trait
+from treadle.ir.op import Array, OpDef, Trait
 from treadle.passes import canonicalize
 from treadle.passes.manager import Pass, PassContext
 from treadle.passes.patterns import constant, splat
@@ -49,7 +51,12 @@ def _fold_constants(b: Builder, i: Instr) -> tuple[Value, ...] | None:
     if len(arrays) != len(data):
         return None
     outs = i.op.run_ref(i.attrs, arrays)
-    return tuple(b.const(o, r.type.dtype) for o, r in zip(outs, i.results, strict=True))
+    return tuple(b.const(_one_nan(o), r.type.dtype) for o, r in zip(outs, i.results, strict=True))
+
+
+def _one_nan(array: Array) -> Array:
+    """Which NaN an operation gives differs between machines; programs must not."""
+    return np.where(np.isnan(array), np.nan, array) if array.dtype.kind == "f" else array
 
 
 def _fold_splats(b: Builder, i: Instr) -> Value | None:
@@ -61,7 +68,7 @@ def _fold_splats(b: Builder, i: Instr) -> Value | None:
     if len(numbers) != len(found):
         return None
     (one,) = i.op.run_ref(i.attrs, numbers)
-    return b.broadcast_to(b.const(one, i.result.type.dtype), i.result.type.shape)
+    return b.broadcast_to(b.const(_one_nan(one), i.result.type.dtype), i.result.type.shape)
 
 
 _RULES = (

@@ -9,6 +9,7 @@ from treadle.passes import (
     dce,
     expand,
     fold,
+    fuse,
     stabilize,
 )
 from treadle.passes.manager import Pass
@@ -22,6 +23,7 @@ PIPELINE: tuple[Pass, ...] = (
     fold.PASS,  # after canonicalize has brought constants together
     cse.PASS,  # forward and backward compute the same things
     dce.PASS,  # last before fusion: what nobody reads must not keep a loop alive
+    fuse.PASS,  # chains and reductions become single loops; from here on memory is planned
 )
 
 _registered: list[tuple[Pass, str]] = []
