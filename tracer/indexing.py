@@ -59,7 +59,7 @@ def setitem(x: Tensor, key: Any, value: Any) -> None:
         plan = parse(x, key)
         shown = view(x, *plan.maps)
         check_writable(shown)
-        new = _as_value(value, x)
+        new = as_value(value, x)
         if not plan.arrays:
             copy_into(shown, new)
         elif plan.masks_unknown or _is_one_value_mask(plan, shown, new):
@@ -306,8 +306,9 @@ class _Reader:
 # --- assignment ------------------------------------------------------------------------------
 
 
-def _as_value(value: Any, x: Tensor) -> Tensor:
-    """What is assigned, as a tensor. Python numbers keep their precision until they are cast."""
+def as_value(value: Any, x: Tensor) -> Tensor:
+    """What is assigned to `x`, as a tensor. Python numbers keep their precision until they are cast
+    to its dtype; lists are taken in it."""
     number = number_of(value)
     if number is not None:
         kind = bool_ if isinstance(number, bool) else int64 if isinstance(number, int) else float64

@@ -213,10 +213,10 @@ class Methods:
     def copy_(self, source: Any) -> Any:
         """Write `source`, cast and broadcast, into this tensor; returns it."""
         from treadle.tracer.execute import check_writable, copy_into
-        from treadle.tracer.promote import as_operand
+        from treadle.tracer.indexing import as_value
 
         check_writable(self._self)
-        copy_into(self._self, as_operand(source))
+        copy_into(self._self, as_value(source, self._self))
         return self
 
     def fill_(self, value: Any) -> Any:

@@ -260,8 +260,8 @@ def test_an_operator_in_place_on_an_array_key_writes_back() -> None:
 def test_an_assigned_value_is_cast_without_losing_precision_first() -> None:
     x = tensor(np.zeros(2))
     x[0] = 0.1
-    x[1] = [0.1][0]
-    assert x.tolist() == [0.1, 0.1]
+    assert x.tolist() == [0.1, 0.0]
+    assert x.fill_(0.1).tolist() == x.copy_([0.1, 0.1]).tolist() == [0.1, 0.1]
     whole = tensor([1, 2, 3])
     whole[:] = 2.9
     whole[1] = float("nan")
