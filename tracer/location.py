@@ -22,13 +22,12 @@ _is_inside: dict[str, bool] = {contextlib.__file__: True, functools.__file__: Tr
 
 
 def _inside(filename: str) -> bool:
-    """True for a file of the package, for frozen modules and for generated code.
+    """True for a file of the package, for frozen modules and for what Treadle generates.
 
-    A file `<...>` is generated (a dataclass's __init__) or frozen, except a notebook's or the
-    prompt's `<stdin>`, `<string>` and `<ipython-input-...>`, which the user typed.
+    Other names in brackets, `<stdin>`, `<string>`, `<ipython-input-...>`, are the user's.
     """
     if filename.startswith("<"):
-        return filename.startswith("<frozen")
+        return filename.startswith(("<frozen", "<treadle"))
     path = str(Path(filename).resolve())
     return path.startswith(_INSIDE) or Path(path).parent == _ROOT / "treadle"
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from treadle.ir.builder import Builder
 from treadle.ir.errors import GradientError, TraceError, TreadleError
 from treadle.ir.graph import Function, Instr, Loc, Result, Value
-from treadle.ir.op import NO_ATTRS, ArrayData, Attrs, OpDef, get_op
+from treadle.ir.op import ArrayData, Attrs, OpDef, get_op
 from treadle.ir.types import DType, TensorType, type_of_array
 from treadle.tracer import tape, views
 from treadle.tracer.cell import Cell
@@ -243,11 +243,11 @@ class Trace:
 
     def apply(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs) -> tuple[Tensor, ...]:
         """Record `op`; its results are new tensors. Raises ShapeError or DTypeError."""
-        op.infer_types(attrs, [t.type for t in operands])  # before anything is recorded
+        types = op.infer_types(attrs, [t.type for t in operands])  # before anything is recorded
         self.builder.loc = user_location()
         tracked = modes.grad and any(t.requires_grad for t in operands) and tape.differentiable(op)
         args = [self._operand(t, tracked) for t in operands]
-        values = self.builder.emit(op, args, attrs)
+        values = self.builder.emit_typed(op, args, attrs, types)
         weak = is_weak(op, operands)
         results = tuple(self.new(v, weak and v.type.dtype.is_float) for v in values)
         if tracked:
@@ -387,14 +387,15 @@ class _TraceBuilder(Builder):
         super().__init__(name)
         self.active: set[Value] = set()
 
-    def emit(
+    def emit_typed(
         self,
         op: OpDef,
         args: Sequence[Value],
-        attrs: Attrs = NO_ATTRS,
+        attrs: Attrs,
+        types: Sequence[TensorType],
         regions: Sequence[Function] = (),
     ) -> tuple[Value, ...]:
-        results = super().emit(op, args, attrs, regions)
+        results = super().emit_typed(op, args, attrs, types, regions)
         if tape.differentiable(op) and not self.active.isdisjoint(args):
             self.active.update(r for r in results if r.type.dtype.is_float)
         return results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -197,6 +198,15 @@ def test_no_grad_records_nothing_as_context_and_as_decorator() -> None:
     with pytest.raises(ZeroDivisionError), no_grad():
         raise ZeroDivisionError
     assert is_grad_enabled()
+
+
+def test_the_grad_mode_is_each_threads_own() -> None:
+    seen: list[bool] = []
+    with no_grad():
+        thread = threading.Thread(target=lambda: seen.append(is_grad_enabled()))
+        thread.start()
+        thread.join()
+    assert seen == [True]
 
 
 def test_a_leaf_is_changed_in_place_only_under_no_grad() -> None:
