@@ -231,11 +231,10 @@ def _simple(w: FunctionWriter, plan: ContractPlan, a: Val, b: Val, c: Val, elem:
 
 
 def _moved(w: FunctionWriter, base: Val, index: Val | int, step: int, elem: Type) -> Val:
-    if step == 0 or index == 0:
-        return base
-    if isinstance(index, int):
-        return w.gep(base, index * step, elem)
-    return w.gep(base, w.mul(index, step) if step != 1 else index, elem)
+    """`base` plus `index` steps."""
+    if isinstance(index, Val):
+        return w.gep(base, w.mul(index, step) if step != 1 else index, elem) if step else base
+    return w.gep(base, index * step, elem) if index * step else base
 
 
 def _simple_columns(
@@ -245,8 +244,8 @@ def _simple_columns(
     lanes, n = plan.lanes, plan.n
     whole = n.size // lanes * lanes
     masked = w.target.masked_memory and lanes > 1
-    pieces = [(0, whole, lanes, None)]
-    if whole < n.size and masked:
+    pieces: list[tuple[int, int, int, Val | None]] = [(0, whole, lanes, None)]
+    if whole + 1 < n.size and masked:
         mask = w.lane_mask(w.int(n.size - whole), lanes)
         pieces.append((whole, whole + lanes, lanes, mask))
     elif whole < n.size:

@@ -115,7 +115,7 @@ def _table(
 
 def table_columns(instr: Instr) -> int:
     """Entries of 8 bytes in one row of a `fused_table`'s table."""
-    count = cast(Any, instr.attrs).count
+    count: int = cast(Any, instr.attrs).count
     return 1 + (len(instr.args) + len(instr.results)) // count
 
 

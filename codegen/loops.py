@@ -60,13 +60,19 @@ def pieces(
         main = _floor(w, size, lanes * unroll)
         whole = _floor(w, size, lanes) if unroll > 1 else main
         last = Piece(whole, size, lanes, 1, True, size)
-        if tail == "peel":
+        if tail == "peel" or _is_one(whole, size):
             last = Piece(whole, size, 1, 1, False, size)
         found = [
             Piece(0, main, lanes, unroll, False, size),
             Piece(main, whole, lanes, 1, False, size), last,
         ]  # fmt: skip
     return tuple(p for p in found if not p.is_empty and p.start is not p.stop)
+
+
+def _is_one(start: Number, stop: Number) -> bool:
+    """A single element is cheaper as a scalar; besides, LLVM 22 writes two bytes for a masked store
+    of u8 whose mask is a constant with one lane on (x86: `vpextrw` to memory)."""
+    return isinstance(start, int) and isinstance(stop, int) and stop - start == 1
 
 
 def _floor(w: FunctionWriter, size: Number, step: int) -> Number:

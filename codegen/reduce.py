@@ -9,7 +9,6 @@ level i holds the sum of 2**i runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from treadle.codegen.lane_index import LaneIndex
 from treadle.codegen.llvm import I64, FunctionWriter, Type, Val, int_const, register_type, vec
@@ -170,7 +169,7 @@ class Runs:
 
         def carry(values: Sequence[Val]) -> Sequence[Val]:
             level, *sums = values
-            merged = []
+            merged: list[Val] = []
             for slot, total in zip(slots, sums, strict=True):
                 held = (w.load(total.type, self._level(slot, level)),)
                 merged += self.reductions[slot].merge(self.ops, held, (total,))
@@ -217,8 +216,3 @@ def unflat(values: Sequence[Val], like: Sequence[State]) -> list[State]:
         found.append(tuple(values[at : at + len(state)]))
         at += len(state)
     return found
-
-
-def reductions_of(instrs: Sequence[Instr], numbers: Sequence[int]) -> list[Any]:
-    """The Reductions at these positions of a region."""
-    return [Reduction(instrs[n]) for n in numbers]

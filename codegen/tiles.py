@@ -263,10 +263,11 @@ def _turned(w: FunctionWriter, lines: list[Val]) -> list[Val]:
         )
 
     if n == 2:
-        return [merged(*lines, (0, 2)), merged(*lines, (1, 3))]
+        return [merged(lines[0], lines[1], picks) for picks in ((0, 2), (1, 3))]
     low = [merged(lines[i], lines[i + 1], (0, 4, 1, 5)) for i in (0, 2)]
     high = [merged(lines[i], lines[i + 1], (2, 6, 3, 7)) for i in (0, 2)]
-    return [merged(*pair, picks) for pair in (low, high) for picks in ((0, 1, 4, 5), (2, 3, 6, 7))]
+    quarters = ((0, 1, 4, 5), (2, 3, 6, 7))
+    return [merged(pair[0], pair[1], picks) for pair in (low, high) for picks in quarters]
 
 
 def _copy_any(

@@ -69,7 +69,9 @@ def test_elementwise_at_boundary_sizes(op_name: str, name: str) -> None:
     target, op = the_target(name), get_op(op_name)
     rng = np.random.default_rng(3)
     for size in boundary_sizes(target):
-        args: tuple[Any, ...] = tuple(rng.standard_normal((3, size)).astype(np.float32) for _ in "ab")
+        args: tuple[Any, ...] = tuple(
+            rng.standard_normal((3, size)).astype(np.float32) for _ in "ab"
+        )
         attrs = NO_ATTRS
         if op_name == "where":
             args = (rng.integers(0, 2, (3, size)).astype(bool), *args)
@@ -94,14 +96,14 @@ def test_reductions_at_boundary_sizes(op_name: str, name: str) -> None:
         if op_name == "any":
             x = x > 8  # type: ignore[assignment]
         for axis in (0, 1):
-            if is_arg and x.shape[axis] == 0:
-                continue
+            if x.shape[axis] == 0 and (is_arg or op_name == "max"):
+                continue  # the type rule refuses them
             attrs = op.attrs(axes=(axis,), keepdims=False)  # type: ignore[call-arg]
             (got,) = compiled(function_of(op, attrs, (x,)), target).results(x)
             np.testing.assert_array_equal(got, op.run_ref(attrs, (x,))[0])
 
 
-@pytest.mark.parametrize("op_name", ["sum", "prod", "max", "min", "any", "all"])
+@pytest.mark.parametrize("op_name", ["sum", "prod", "any", "all"])
 def test_a_reduction_of_an_empty_axis_is_the_identity(op_name: str) -> None:
     op = get_op(op_name)
     assert isinstance(op.lower, Reduce)
