@@ -48,7 +48,13 @@ def simulate(fn: Function, plan: MemoryPlan, arrays: list[Array]) -> list[Array]
     for instr in fn.instrs:
         if instr.op.name in ("const", "reshape"):
             continue
-        outs = run_alone(instr, [read(a) for a in instr.args])
+        operands = [read(a) for a in instr.args]
+        outs = run_alone(instr, operands)
+        for value, out in zip(instr.results, outs, strict=True):
+            over = [n for n, a in enumerate(instr.args) if np.shares_memory(at(a), at(value))]
+            assert all(at(instr.args[n]).ctypes.data == at(value).ctypes.data for n in over)
+            if over:
+                _assert_pointwise(instr, operands, over, value.index, out)
         for value, out in zip(instr.results, outs, strict=True):
             at(value)[:] = _bytes(out)
     copied = [(c.result, read(c.value)) for c in plan.copies]
@@ -58,6 +64,20 @@ def simulate(fn: Function, plan: MemoryPlan, arrays: list[Array]) -> list[Array]
         buffer.view(r.value.type.dtype.dtype).reshape(r.value.type.static_shape)
         for buffer, r in zip(results, fn.results, strict=True)
     ]
+
+
+def _assert_pointwise(
+    instr: Instr, operands: list[Array], over: list[int], which: int, out: Array
+) -> None:
+    """Element k of the result stays as it is when all other elements of the operands change."""
+    for k in {0, out.size // 2, out.size - 1}:
+        changed = list(operands)
+        for n in over:
+            other = np.zeros_like(operands[n]).reshape(-1)
+            other[k] = operands[n].reshape(-1)[k]
+            changed[n] = other.reshape(operands[n].shape)
+        again = run_alone(instr, changed)[which]
+        np.testing.assert_array_equal(again.reshape(-1)[k], out.reshape(-1)[k])
 
 
 def run_alone(instr: Instr, arrays: list[Array]) -> list[Array]:
