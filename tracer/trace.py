@@ -52,6 +52,23 @@ class Capture:
     value: Value
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _CapturedArray:
+    """A captured NumPy array (kept, so that its id stays its own) and what it held when read."""
+
+    array: Array
+    before: Array
+    path: str
+    tensor: Tensor
+
+    def check(self) -> None:
+        if self.array.tobytes() != self.before.tobytes():
+            raise TraceError(
+                f"the jitted function changes the NumPy array {self.path} in place, which a "
+                "compiled call could not repeat; make it a tensor (treadle.tensor)"
+            )
+
+
 class Trace:
     """One trace; use it as a context manager around the call of the user's function.
 
@@ -76,7 +93,7 @@ class Trace:
         self.grad_reads: dict[History, Tensor | None] = {}
         self.written: dict[Cell, Loc | None] = {}
         self._resolve = resolve
-        self._arrays: dict[int, tuple[Array, Tensor]] = {}
+        self._arrays: dict[int, _CapturedArray] = {}
         self._computed: dict[History, tuple[Value, Value]] = {}  # value, and the cell's then
         self._leaves: dict[History, tuple[Value, Value]] = {}  # variable, and the cell's then
         self._variables: list[tuple[History, Tensor, Value]] = []
@@ -119,19 +136,22 @@ class Trace:
 
     def array(self, array: Array) -> Tensor:
         """A NumPy array from outside: a state parameter where a path leads to it; one that the
-        function has just made is a constant."""
+        function has just made is a constant, with the values that it has now.
+
+        Raises TraceError where the function changed a captured array since it was first read.
+        """
         known = self._arrays.get(id(array))
         if known is not None:
-            return known[1]
+            known.check()
+            return known.tensor
         type = type_of_array(array)
         path = self._resolve(array)
         if path is None:
-            found = self.constant(array, type.dtype)
-        else:
-            value = self.builder.param(type, path, "state")
-            self.captures.append(Capture(array, path, value))
-            found = self.new(value, loc=None)
-        self._arrays[id(array)] = (array, found)  # the array is kept: its id stays its own
+            return self.constant(array, type.dtype)
+        value = self.builder.param(type, path, "state")
+        self.captures.append(Capture(array, path, value))
+        found = self.new(value)
+        self._arrays[id(array)] = _CapturedArray(array, array.copy(), path, found)
         return found
 
     def constant(self, value: Any, dtype: DType) -> Tensor:
@@ -374,7 +394,10 @@ class Trace:
         return concrete_error(what, kind, x, self.value_of(x))
 
     def finish(self, results: Sequence[Result]) -> Function:
-        """The Function, with its arguments before its state."""
+        """The Function, with its arguments before its state. Raises TraceError where the traced
+        function changed a captured NumPy array."""
+        for captured in self._arrays.values():
+            captured.check()
         fn = self.builder.finish(results)
         ordered = sorted(fn.params, key=lambda p: p.kind == "state")
         return Function(fn.name, tuple(ordered), fn.instrs, fn.results)

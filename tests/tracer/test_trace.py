@@ -79,6 +79,25 @@ def test_an_array_made_inside_is_a_constant() -> None:
     assert found["made"].tolist() == [1, 2, 3]
 
 
+def test_an_array_that_changes_while_tracing_is_never_stale() -> None:
+    trace = start()
+    with trace:
+        steps, x = np.zeros(3, np.float32), trace.arg(F32, "x")
+        for i in range(3):
+            steps[i] = 1
+            x = x + steps
+    assert run(trace, {"x": x}, x=[0, 0, 0])["x"].tolist() == [3, 2, 1]
+    captured = np.zeros(3, np.float32)
+    trace = start(a=captured)
+    with trace:
+        out = trace.arg(F32, "x") + captured
+        captured[0] = 1
+        with pytest.raises(TraceError, match="changes the NumPy array a in place"):
+            out + captured
+    with pytest.raises(TraceError, match="changes the NumPy array a in place"):
+        trace.finish([Result(trace.value_of(out), "out")])
+
+
 def test_an_unreachable_tensor_is_an_error_that_says_what_to_do() -> None:
     hidden = tensor([1.0, 2.0, 3.0])
     expected = pytest.raises(TraceError, match=r"no path.*pass it as an argument.*test_trace\.py")
