@@ -119,7 +119,7 @@ class Trace:
 
     def arg(self, type: TensorType, path: str, weak: bool = False) -> Tensor:
         """A new tensor for an argument. `weak`: it stands for a Python float (rank 0, float64)."""
-        return self.new(self.builder.param(type, path), weak, loc=None)
+        return self.new(self.builder.param(type, path), weak)
 
     def bind(self, tensor: Tensor, path: str) -> Tensor:
         """Make the cell of an eager tensor an argument, so that the function may be given the
@@ -161,9 +161,9 @@ class Trace:
         self.builder.loc = user_location()
         return self.new(self.builder.call("const", data=data))
 
-    def new(self, value: Value, weak: bool = False, loc: Loc | None = None) -> Tensor:
+    def new(self, value: Value, weak: bool = False) -> Tensor:
         """A tensor with a cell of its own that holds `value`."""
-        made_at = value.producer.loc if value.producer is not None else loc
+        made_at = value.producer.loc if value.producer is not None else None
         cell = Cell.traced(value.type, self, made_at)
         self.values[cell] = value
         return Tensor(cell, weak=weak)
