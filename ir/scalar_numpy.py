@@ -172,7 +172,7 @@ class NumpyScalarOps:
         index = x.astype(np.int64)
         bad = (index < (-size if wrap else 0)) | (index >= size)
         if fault and bad.any():
-            raise IndexFault(f"{fault}: found {int(index[bad][0])}")
+            raise IndexFault(f"{fault}, found {int(index[bad][0])}")
         if wrap:
             index = np.where(index < 0, index + size, index)
         return np.clip(index, 0, size - 1)

@@ -30,7 +30,7 @@ class IndexAttrs(Attrs):
 
 
 def fault_message(name: str, axis: int, size: int) -> str:
-    """How the IndexFault of an index out of range begins; `: found <index>` follows."""
+    """How the IndexFault of an index out of range begins; `, found <index>` follows."""
     return f"{name}: index out of range for axis {axis} of size {size}"
 
 
@@ -104,7 +104,7 @@ def resolve_indices(
         bad = (wrapped < -size) | (wrapped >= size)
         if a.checked and bad.any():
             value = int(wrapped[bad][0])
-            raise IndexFault(f"{fault_message(name, axis, size)}: found {value}")
+            raise IndexFault(f"{fault_message(name, axis, size)}, found {value}")
         wrapped = np.where(wrapped < 0, wrapped + size, wrapped)
         found.append(np.clip(wrapped, 0, max(size - 1, 0)))
     return found

@@ -306,7 +306,7 @@ def test_an_op_that_says_it_is_affine_only_adds_and_multiplies(op: OpDef, sample
 def test_an_index_out_of_range_is_a_fault_that_names_it(name: str, bad: int) -> None:
     x, i, j = np.zeros((5, 3)), np.array([4, -5]), np.array([2, bad])
     values = [] if name == "gather" else [np.ones(2)]
-    message = f"{fault_message(name, 1, 3)}: found {bad}"
+    message = f"{fault_message(name, 1, 3)}, found {bad}"
     with pytest.raises(IndexFault, match=message):
         run(name, x, *values, i, j, axes=(0, 1))
     if name == "gather":

@@ -318,8 +318,8 @@ def test_a_leaf_that_requires_grad_is_not_written() -> None:
         (np.array([0.5]), DTypeError, "found an array of float64"),
         ([[0, 1], [2]], DTypeError, "differ in length"),
         (np.array([True, False]), IndexFault, r"mask of shape \(2,\) does not fit"),
-        ([0, 3], IndexFault, "axis 0 of size 3: found 3"),
-        (([0], [-5]), IndexFault, "axis 1 of size 4: found -5"),
+        ([0, 3], IndexFault, "axis 0 of size 3, found 3"),
+        (([0], [-5]), IndexFault, "axis 1 of size 4, found -5"),
         (([0, 1], [0, 1, 2]), ShapeError, "do not broadcast"),
     ],
 )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from treadle.ir.errors import ShapeError
 from treadle.ir.types import (
     broadcast_shapes,
+    int64,
     normalize_axes,
     normalize_axis,
     resolve_reshape,
@@ -354,7 +355,7 @@ def take_along_axis(x: Operand, indices: Operand, /, axis: int = -1) -> Tensor:
     places = [
         broadcast_to(index, shape)
         if i == where
-        else apply("iota", shape=shape, axis=i, dtype=index.dtype)
+        else apply("iota", shape=shape, axis=i, dtype=int64)
         for i in range(source.ndim)
     ]
     return apply("gather", source, *places, axes=tuple(range(source.ndim)), checked=True)
