@@ -140,7 +140,7 @@ class _Selection:
         while work:
             here = work.pop()
             maker = self.growth.index.get(here)
-            if is_scalar_const(here):
+            if is_scalar_const(here) or maker in found:
                 continue
             if here is not value and (self._is_finished(here) or self._is_small(here, value)):
                 leaves.add(here)

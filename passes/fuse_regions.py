@@ -119,11 +119,12 @@ class Growth:
         return [(o, n) for o in sorted(operands, reverse=True)]
 
     def _state_writers(self) -> list[int]:
-        """Instructions whose result, or a view of it, is the new value of state."""
+        """Maps whose result, or a view of it, is the new value of state."""
         behind = {i.result: i.args[0] for i in self.instrs if i.op.name == "reshape"}
         made = [r.value for r in self.fn.results if r.kind == "state"]
         nodes = [self.index.get(behind.get(v, v)) for v in made]
-        return [n for n in nodes if n is not None and n in self.clusters]
+        maps = [n for n in nodes if n is not None and n in self.clusters]
+        return [n for n in maps if not is_reduction(self.instrs[n].op)]
 
     def _is_late(self, n: int) -> bool:
         """A reduction over all axes, or not over the last ones."""
