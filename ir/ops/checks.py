@@ -39,7 +39,7 @@ def _ref(a: CheckIndexAttrs, x: Array) -> Array:
     index = x.astype(np.int64)
     wrong = index[(index < 0) | (index >= a.size)]
     if wrong.size:
-        raise IndexFault(f"{_message(a)}: found {wrong[0]}")
+        raise IndexFault(f"{_message(a)}, found {wrong[0]}")
     return index
 
 
