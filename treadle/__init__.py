@@ -38,6 +38,7 @@ from treadle.ir.types import (
     Dim,
     DType,
     TensorType,
+    bool_ as bool,
     float32,
     float64,
     int32,
@@ -45,11 +46,45 @@ from treadle.ir.types import (
     uint8,
     uint32,
 )
-from treadle.ir.types import bool_ as bool
 from treadle.nn.init import manual_seed
-from treadle.tracer.api import *  # noqa: F403  the array functions, listed in `__all__` there
+from treadle.tracer import api
+from treadle.tracer.api import *  # noqa: F403  the array functions
 from treadle.tracer.create import tensor
 from treadle.tracer.execute import apply
 from treadle.tracer.grad import grad, value_and_grad
 from treadle.tracer.modes import enable_grad, is_grad_enabled, no_grad
 from treadle.tracer.tensor import Tensor
+
+__all__ = [
+    "CompileError",
+    "DType",
+    "DTypeError",
+    "Dim",
+    "GradientError",
+    "IndexFault",
+    "ParseError",
+    "ShapeError",
+    "Tensor",
+    "TensorType",
+    "TraceError",
+    "TreadleError",
+    "VerifyError",
+    "apply",
+    "bool",
+    "enable_grad",
+    "float32",
+    "float64",
+    "grad",
+    "int32",
+    "int64",
+    "is_grad_enabled",
+    "manual_seed",
+    "nn",
+    "no_grad",
+    "optim",
+    "tensor",
+    "uint8",
+    "uint32",
+    "value_and_grad",
+]
+__all__ += api.__all__
