@@ -333,6 +333,10 @@ class Trace:
                 have, more = self.grad_of(history), self.new(value)
                 self.grads[history] = more if have is None else have + more
 
+    def is_spent(self, reached: Collection[Value]) -> bool:
+        """Whether a backward() has used up part of what was computed."""
+        return any(v.producer in self._spent for v in reached if v.producer is not None)
+
     def _spend(self, reached: Collection[Value], retain_graph: bool) -> None:
         """A second backward through one instruction is refused, as it is eagerly."""
         made = [v.producer for v in reached if v in self.builder.active]
