@@ -370,7 +370,7 @@ class _Parser:
             except ValueError:
                 self.complain("malformed hexadecimal data", token)
         else:
-            items = []
+            items: list[Any] = []
             while self.here.text != "}":
                 if items:
                     self.expect(",")

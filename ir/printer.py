@@ -94,7 +94,8 @@ def _has_odd_nan(array: np.ndarray[Any, Any]) -> bool:
     if array.dtype.kind != "f":
         return False
     nans = array[np.isnan(array)]
-    return nans.tobytes() != np.full(nans.shape, np.nan, array.dtype).tobytes()
+    usual = np.full(nans.shape, np.nan, array.dtype)
+    return bool(nans.tobytes() != usual.tobytes())
 
 
 class _Printer:

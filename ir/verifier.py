@@ -93,9 +93,9 @@ def _structure(fn: Function) -> Iterator[Fault]:
             if result.producer is not instr or result.index != number:
                 yield Fault(f"result {number} does not know the instruction that made it", instr)
             defined.add(result)
-    for result in fn.results:
-        if result.value not in defined:
-            yield Fault(f"result {result.path!r} is not defined in this function")
+    for out in fn.results:
+        if out.value not in defined:
+            yield Fault(f"result {out.path!r} is not defined in this function")
 
 
 def _paths(fn: Function) -> Iterator[Fault]:

@@ -74,7 +74,7 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[Group] = []
         self.state: dict[Tensor, State] = {}
-        groups = listed if isinstance(listed[0], dict) else [{"params": listed}]
+        groups: list[Any] = listed if isinstance(listed[0], dict) else [{"params": listed}]
         for group in groups:
             self.add_param_group(group)
 

@@ -55,7 +55,7 @@ class SGD(Optimizer):
         param.sub_(group["lr"] * step)
 
     def _with_momentum(self, step: Tensor, group: Group, state: State) -> Tensor:
-        buffer = state["momentum_buffer"]
+        buffer: Tensor | None = state["momentum_buffer"]
         if buffer is None:
             state["momentum_buffer"] = buffer = step.clone()
         else:
