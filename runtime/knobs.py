@@ -48,8 +48,10 @@ def write(variable: str, value: str | None) -> None:
 def verify_mode() -> VerifyMode:
     """What the pass manager verifies. Raises ValueError for an unknown mode."""
     mode = read("TREADLE_VERIFY")
-    if mode == "levels" or mode == "all":
-        return mode
+    if mode == "all":
+        return "all"
+    if mode == "levels":
+        return "levels"
     raise ValueError(f"TREADLE_VERIFY must be levels or all, found {mode!r}")
 
 
