@@ -9,8 +9,7 @@ from time import perf_counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from kernel_programs import Random, arguments, f32, returning
 
 from treadle.ir.builder import Builder

@@ -6,8 +6,7 @@ from random import Random as Dice
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from kernel_programs import Random, arguments, f32, returning
 from plan_simulator import simulate
 
