@@ -1,7 +1,7 @@
 """Emits contractions: the blocked product of packed panels, and plain loops for small ones.
 
-The blocked product is one function for each dtype and register tile of a module; sizes, steps and
-block sizes are its arguments, so that code does not grow with the number of products:
+The blocked product is one function for each dtype of a module; sizes, steps, block sizes and the
+register tile are its arguments, so that code does not grow with the number of products:
 
     for each nc columns:  for each kc of k:   pack the right operand
       for each mc rows:   pack the left operand
@@ -28,6 +28,7 @@ from treadle.codegen.llvm import (
 )
 from treadle.codegen.plan_contract import Axis, ContractPlan, packing_offsets
 from treadle.codegen.tiles import edge_function, pack_function, tile_function, zero
+from treadle.ir.types import DType
 
 TRUE = int_const(1, I1)
 FALSE = int_const(0, I1)
@@ -105,54 +106,62 @@ def _product(
     state: Emission, w: FunctionWriter, plan: ContractPlan, a: Val, b: Val, c: Val, add: Val,
     scratch: Val,
 ) -> None:  # fmt: skip
-    name = f"product_{plan.dtype.short}_{plan.mr}x{plan.nr}"
-    state.once(name, lambda name: _write_product(state, name, plan))
+    name = f"product_{plan.dtype.short}"
+    state.once(name, lambda name: _write_product(state, name, plan.dtype))
+    tile = Val(f"@{tile_function(state, plan.dtype, plan.mr, plan.nr)}", PTR)
     width = state.target.lanes(plan.dtype)
     offsets = packing_offsets(plan.mr, plan.nr, plan.mc, plan.nc, plan.kc, width, plan.dtype)
     m, n, k = plan.m, plan.n, plan.k
     numbers = (
         m.size, n.size, k.size, m.a, k.a, k.b, n.b, m.c, n.c, plan.mc, plan.nc, plan.kc,
+        plan.mr, plan.nr,
     )  # fmt: skip
     packed = [w.gep(scratch, o) for o in offsets]
-    args = [a, b, c, *packed, *(w.int(x) for x in numbers), int_const(int(plan.direct), I1), add]
+    args = [
+        a,
+        b,
+        c,
+        *packed,
+        tile,
+        *(w.int(x) for x in numbers),
+        int_const(int(plan.direct), I1),
+        add,
+    ]
     w.call(name, VOID, args)
 
 
-_NUMBERS = ("m", "n", "k", "a_m", "a_k", "b_k", "b_n", "c_m", "c_n", "mc", "nc", "kc")
+_NUMBERS = ("m", "n", "k", "a_m", "a_k", "b_k", "b_n", "c_m", "c_n", "mc", "nc", "kc",
+            "mr", "nr")  # fmt: skip
 
 
-def _write_product(state: Emission, name: str, plan: ContractPlan) -> None:
-    pointers = ("a", "b", "c", "left", "right", "tile")
+def _write_product(state: Emission, name: str, dtype: DType) -> None:
+    pointers = ("a", "b", "c", "left", "right", "edge", "tile")
     params: list[tuple[Type, str]] = [(PTR, p) for p in pointers]
     params += [(I64, x) for x in _NUMBERS]
     params += [(I1, "direct"), (I1, "add")]
     w = state.module.function(name, VOID, params, internal=True)
-    _Product(state, w, plan).write()
+    _Product(state, w, dtype).write()
     w.ret()
 
 
 class _Product:
     """Writes the loops over blocks and panels."""
 
-    def __init__(self, state: Emission, w: FunctionWriter, plan: ContractPlan) -> None:
+    def __init__(self, state: Emission, w: FunctionWriter, dtype: DType) -> None:
         self.w = w
-        self.elem = register_type(plan.dtype)
-        self.mr, self.nr = plan.mr, plan.nr
-        dtype = plan.dtype
-        self.tile_name = tile_function(state, dtype, plan.mr, plan.nr)
-        self.edge_name = edge_function(state, dtype, plan.nr)
-        self.pack_left = pack_function(state, dtype, plan.mr)
-        self.pack_right = pack_function(state, dtype, plan.nr)
-        (self.a, self.b, self.c, self.left, self.right, self.tile, *numbers) = w.args
+        self.elem = register_type(dtype)
+        self.edge_name = edge_function(state, dtype)
+        self.pack_name = pack_function(state, dtype)
+        (self.a, self.b, self.c, self.left, self.right, self.edge, self.tile, *numbers) = w.args
         (self.m, self.n, self.k, self.a_m, self.a_k, self.b_k, self.b_n, self.c_m, self.c_n,
-         self.mc, self.nc, self.kc, self.direct, self.add) = numbers  # fmt: skip
+         self.mc, self.nc, self.kc, self.mr, self.nr, self.direct, self.add) = numbers  # fmt: skip
 
     def _at(self, base: Val, *offsets: tuple[Val, Val]) -> Val:
         for index, step in offsets:
             base = self.w.gep(base, self.w.mul(index, step), self.elem)
         return base
 
-    def _blocks(self, total: Val, size: Val | int) -> Val:
+    def _blocks(self, total: Val, size: Val) -> Val:
         """How many blocks of `size` cover `total`."""
         w = self.w
         return w.sdiv(w.sub(w.add(total, size), 1), size)
@@ -174,16 +183,18 @@ class _Product:
         whole = w.mul(w.sdiv(nn, self.nr), self.nr)
         direct = w.select(self.direct, whole, 0)
         w.call(
-            self.pack_right,
+            self.pack_name,
             VOID,
             [self._at(b, (direct, self.b_n)), self._at(self.right, (direct, kk)),
-             w.sub(nn, direct), kk, self.b_n, self.b_k],
+             w.sub(nn, direct), kk, self.b_n, self.b_k,
+             self.nr],
         )  # fmt: skip
         with w.loop(0, self._blocks(self.m, self.mc), label="ic") as i:
             ic = w.mul(i, self.mc)
             mm = w.binary("llvm.smin", w.sub(self.m, ic), self.mc)
             a = self._at(self.a, (ic, self.a_m), (pc, self.a_k))
-            w.call(self.pack_left, VOID, [a, self.left, mm, kk, self.a_m, self.a_k])
+            pack = [a, self.left, mm, kk, self.a_m, self.a_k, self.mr]
+            w.call(self.pack_name, VOID, pack)
             c = self._at(self.c, (ic, self.c_m), (jc, self.c_n))
             self._panels(b, c, mm, nn, kk, direct, add)
 
@@ -203,12 +214,12 @@ class _Product:
                 inside = w.and_(full, w.icmp("eq", rows, self.mr))
                 args = [
                     self._at(self.left, (ib, kk)), right, step,
-                    w.select(inside, here, self.tile), w.select(inside, self.c_m, self.nr), kk,
+                    w.select(inside, here, self.edge), w.select(inside, self.c_m, self.nr), kk,
                     w.and_(inside, add),
                 ]  # fmt: skip
-                w.call(self.tile_name, VOID, args)
+                w.effect(f"call void {self.tile.ref}({', '.join(map(str, args))})")
                 with w.if_(w.not_(inside), "over"):
-                    edge = [self.tile, here, rows, columns, self.c_m, self.c_n, add]
+                    edge = [self.edge, self.nr, here, rows, columns, self.c_m, self.c_n, add]
                     w.call(self.edge_name, VOID, edge)
 
 

@@ -116,9 +116,9 @@ def plan_fused(region: Region, target: Target) -> FusedPlan:
     lanes, tail = _vectors(region, dims, target)
     stored = () if scheme == "map" else stored_values(region)
     tile = _tile(region, dims, lanes) if scheme == "columns" else 1
-    if tail == "mask" and scheme != "columns" and _dearest(region) > 24:
-        tail = "mask_all"
     steps = _steps(dims, lanes)
+    if tail == "mask" and scheme != "columns" and steps <= 4 and _dearest(region) > 24:
+        tail = "mask_all"  # code counts for more than the masks of a few steps
     passes = tuple(
         _pass_plan(region, reductions, 1 if scheme == "columns" else steps, stored)
         for reductions in region.passes()

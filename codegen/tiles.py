@@ -1,8 +1,11 @@
-"""The three pieces of the contraction engine that a module holds once for each register tile:
+"""The three pieces of the contraction engine:
 
     pack   copies a block of an operand into panels of R rows, `[row / R][k][R]`, padded with zeros
     tile   the micro-kernel: an mr x nr tile of the result in registers, one loop over k
     edge   copies the valid part of a tile that hangs over the result's edge
+
+A module holds `tile` once for each register tile, the others once for each dtype: their sizes are
+arguments, which costs their loops little and saves 30 ms of compilation for each register tile.
 
 An operand is a pointer and two steps (in elements), so a transposed one needs no code of its own.
 A convolution or another source of panels would be another `pack`.
@@ -91,22 +94,21 @@ def _row_places(
 # --- edge ------------------------------------------------------------------------------------
 
 
-def edge_function(state: Emission, dtype: DType, nr: int) -> str:
-    """`edge(tile, c, rows, columns, c_m, c_n, add)`: c (+)= the first rows and columns of a tile
-    whose rows are `nr` apart; c's steps may be anything."""
-    name = f"edge_{dtype.short}_{nr}"
-    return state.once(name, lambda name: _write_edge(state, name, dtype, nr))
+def edge_function(state: Emission, dtype: DType) -> str:
+    """`edge(tile, nr, c, rows, columns, c_m, c_n, add)`: c (+)= the first rows and columns of a
+    tile whose rows are `nr` apart; c's steps may be anything."""
+    return state.once(f"edge_{dtype.short}", lambda name: _write_edge(state, name, dtype))
 
 
-def _write_edge(state: Emission, name: str, dtype: DType, nr: int) -> None:
+def _write_edge(state: Emission, name: str, dtype: DType) -> None:
     w = state.module.function(
         name,
         VOID,
-        [(PTR, "tile"), (PTR, "c"), (I64, "rows"), (I64, "columns"), (I64, "c_m"), (I64, "c_n"),
-         (I1, "add")],
+        [(PTR, "tile"), (I64, "nr"), (PTR, "c"), (I64, "rows"), (I64, "columns"), (I64, "c_m"),
+         (I64, "c_n"), (I1, "add")],
         internal=True,
     )  # fmt: skip
-    tile, c, rows, columns, c_m, c_n, add = w.args
+    tile, nr, c, rows, columns, c_m, c_n, add = w.args
     elem = register_type(dtype)
     width = state.target.lanes(dtype)
     unit = w.icmp("eq", c_n, 1)
@@ -159,96 +161,104 @@ def _edge_vectors(
 # --- pack ------------------------------------------------------------------------------------
 
 
-def pack_function(state: Emission, dtype: DType, panel: int) -> str:
-    """`pack(from, to, rows, ks, row_step, k_step)`: rows in panels of `panel`, the last one padded
-    with zeros. A store may run over the end of the panels by less than a vector."""
-    name = f"pack_{dtype.short}_{panel}"
-    return state.once(name, lambda name: _write_pack(state, name, dtype, panel))
+def pack_function(state: Emission, dtype: DType) -> str:
+    """`pack(from, to, rows, ks, row_step, k_step, panel)`: rows in panels of `panel`, the last one
+    padded with zeros. A store may run over the end of the panels by less than a vector."""
+    return state.once(f"pack_{dtype.short}", lambda name: _Pack(state, name, dtype).write())
 
 
-def _write_pack(state: Emission, name: str, dtype: DType, panel: int) -> None:
-    w = state.module.function(
-        name,
-        VOID,
-        [(PTR, "from"), (PTR, "to"), (I64, "rows"), (I64, "ks"), (I64, "row_step"),
-         (I64, "k_step")],
-        internal=True,
-    )  # fmt: skip
-    source, to, rows, ks, row_step, k_step = w.args
-    elem = register_type(dtype)
-    width = state.target.lanes(dtype)
-    count = w.sdiv(w.add(rows, panel - 1), panel)
-    unit_row, unit_k = w.icmp("eq", row_step, 1), w.icmp("eq", k_step, 1)
-    with w.loop(0, count, label="panel") as p:
-        first = w.mul(p, panel)
-        here = w.gep(source, w.mul(first, row_step), elem)
-        there = w.gep(to, w.mul(first, ks), elem)
-        valid = w.binary("llvm.smin", w.sub(rows, first), panel)
+class _Pack:
+    """Writes `pack`. Its paths: rows that are neighbours in memory, ks that are, anything else."""
 
-        def rows_together() -> Sequence[Val]:
-            _copy_rows(w, here, there, ks, k_step, panel, width, elem)
-            return [ks]
+    def __init__(self, state: Emission, name: str, dtype: DType) -> None:
+        names = ("rows", "ks", "row_step", "k_step", "panel")
+        params = [(PTR, "from"), (PTR, "to"), *((I64, n) for n in names)]
+        self.w = state.module.function(name, VOID, params, internal=True)
+        self.elem = register_type(dtype)
+        self.width = state.target.lanes(dtype)
+        (self.source, self.to, self.rows, self.ks, self.row_step, self.k_step,
+         self.panel) = self.w.args  # fmt: skip
 
-        def ks_together() -> Sequence[Val]:
-            return [_transpose_rows(w, here, there, ks, row_step, panel, width, elem)]
+    def _at(self, base: Val, index: Val, step: Val) -> Val:
+        return self.w.gep(base, self.w.mul(index, step), self.elem)
 
-        def whole() -> Sequence[Val]:
-            return w.branch(
-                unit_row,
-                rows_together,
-                lambda: w.branch(unit_k, ks_together, lambda: [w.int(0)], "unit_k"),
-                "unit_row",
-            )
+    def write(self) -> None:
+        w, panel = self.w, self.panel
+        count = w.sdiv(w.sub(w.add(self.rows, panel), 1), panel)
+        unit_row, unit_k = w.icmp("eq", self.row_step, 1), w.icmp("eq", self.k_step, 1)
+        with w.loop(0, count, label="panel") as p:
+            first = w.mul(p, panel)
+            here = self._at(self.source, first, self.row_step)
+            there = self._at(self.to, first, self.ks)
+            valid = w.binary("llvm.smin", w.sub(self.rows, first), panel)
 
-        (done,) = w.branch(w.icmp("eq", valid, panel), whole, lambda: [w.int(0)], "whole")
-        _copy_any(w, here, there, done, ks, row_step, k_step, valid, panel, elem)
-    w.ret()
+            def by_ks() -> Sequence[Val]:
+                return w.branch(
+                    unit_k, lambda: [self._turn(here, there)], lambda: [w.int(0)], "unit_k"
+                )
 
+            def whole() -> Sequence[Val]:
+                return w.branch(unit_row, lambda: [self._copy(here, there)], by_ks, "unit_row")
 
-def _copy_rows(
-    w: FunctionWriter, source: Val, to: Val, ks: Val, k_step: Val, panel: int, width: int,
-    elem: Type,
-) -> None:  # fmt: skip
-    """A whole panel whose rows are neighbours in memory."""
-    pieces = [(at, min(width, panel - at)) for at in range(0, panel, width)]
-    with w.loop(0, ks, label="k") as k:
-        here = w.gep(source, w.mul(k, k_step), elem)
-        there = w.gep(to, w.mul(k, panel), elem)
-        for at, lanes in pieces:
-            value = w.load(vec(elem, lanes), w.gep(here, at, elem))
-            w.store(value, w.gep(there, at, elem))
+            is_whole = w.icmp("eq", valid, panel)
+            (done,) = w.branch(is_whole, whole, lambda: [w.int(0)], "whole")
+            self._rest(here, there, done, valid)
+        w.ret()
 
+    def _copy(self, source: Val, to: Val) -> Val:
+        """A whole panel whose rows are neighbours in memory; the number of ks done: all."""
+        w, width, panel = self.w, self.width, self.panel
+        with w.loop(0, self.ks, label="k") as k:
+            here, there = self._at(source, k, self.k_step), self._at(to, k, panel)
+            first: Val = w.int(0)
+            for lanes in dict.fromkeys((width, 128 // self.elem.bits, 1)):
+                last = w.and_(panel, -lanes)
+                with w.loop(first, last, lanes, "part") as at:
+                    value = w.load(vec(self.elem, lanes), w.gep(here, at, self.elem))
+                    w.store(value, w.gep(there, at, self.elem))
+                first = last
+        return self.ks
 
-def _transpose_rows(
-    w: FunctionWriter, source: Val, to: Val, ks: Val, row_step: Val, panel: int, width: int,
-    elem: Type,
-) -> Val:  # fmt: skip
-    """A whole panel whose ks are neighbours in memory; returns the number of ks done.
+    def _turn(self, source: Val, to: Val) -> Val:
+        """A whole panel whose ks are neighbours in memory; returns the number of ks done.
 
-    Vectors of `width` ks from a few rows are turned within each 16 bytes (whole vectors turned by
-    wider shuffles take LLVM's x86 backend 15 ms to select), and each 16 bytes stored. Where `panel`
-    is no multiple of the rows in 16 bytes, the last rows are read twice and stores run over into
-    the next k, which is written later: hence rows from last to first, ks from first to last.
-    """
-    rows = 128 // elem.bits
-    groups = -(-panel // rows)
-    blocks = w.sdiv(ks, width)
-    with w.loop(0, blocks, label="block") as block:
-        k = w.mul(block, width)
-        with w.loop(0, groups, label="rows") as g:
-            first = w.mul(w.sub(w.int(groups - 1), g), rows)
-            lines = []
-            for i in range(rows):
-                row = w.binary("llvm.smin", w.add(first, i), panel - 1)
-                start = w.gep(source, w.add(w.mul(row, row_step), k), elem)
-                lines.append(w.load(vec(elem, width), start))
-            there = w.gep(to, w.add(w.mul(k, panel), first), elem)
-            turned = _turned(w, lines)
-            for i in range(width):
-                part = range(i // rows * rows, (i // rows + 1) * rows)
-                piece = w.shuffle(turned[i % rows], None, part) if width > rows else turned[i]
-                w.store(piece, w.gep(there, i * panel, elem))
-    return w.mul(blocks, width)
+        Vectors of ks from a few rows are turned within each 16 bytes (whole vectors turned by wider
+        shuffles take LLVM's x86 backend 15 ms to select), and each 16 bytes stored. Where the panel
+        is no multiple of the rows in 16 bytes, its last row is read twice and stores run over into
+        the next k, which is written later: hence rows from last to first, ks from first to last.
+        """
+        w, width, panel = self.w, self.width, self.panel
+        rows = 128 // self.elem.bits
+        groups = w.sdiv(w.add(panel, rows - 1), rows)
+        blocks = w.sdiv(self.ks, width)
+        last = w.sub(panel, 1)
+        with w.loop(0, blocks, label="block") as block:
+            k = w.mul(block, width)
+            with w.loop(0, groups, label="rows") as g:
+                first = w.mul(w.sub(w.sub(groups, g), 1), rows)
+                lines = []
+                for i in range(rows):
+                    row = w.binary("llvm.smin", w.add(first, i), last)
+                    start = w.gep(self._at(source, row, self.row_step), k, self.elem)
+                    lines.append(w.load(vec(self.elem, width), start))
+                there = w.gep(self._at(to, k, panel), first, self.elem)
+                turned = _turned(w, lines)
+                for i in range(width):
+                    part = range(i // rows * rows, (i // rows + 1) * rows)
+                    piece = w.shuffle(turned[i % rows], None, part) if width > rows else turned[i]
+                    w.store(piece, there)
+                    there = w.gep(there, panel, self.elem)
+        return w.mul(blocks, width)
+
+    def _rest(self, source: Val, to: Val, first: Val, valid: Val) -> None:
+        """The rest of a panel, element by element, zeros in the rows that are not there."""
+        w, elem = self.w, self.elem
+        with w.loop(first, self.ks, label="k") as k:
+            here, there = self._at(source, k, self.k_step), self._at(to, k, self.panel)
+            with w.loop(0, valid, label="row") as i:
+                w.store(w.load(elem, self._at(here, i, self.row_step)), w.gep(there, i, elem))
+            with w.loop(valid, self.panel, label="pad") as i:
+                w.store(zero(elem), w.gep(there, i, elem))
 
 
 def _turned(w: FunctionWriter, lines: list[Val]) -> list[Val]:
@@ -268,17 +278,3 @@ def _turned(w: FunctionWriter, lines: list[Val]) -> list[Val]:
     high = [merged(lines[i], lines[i + 1], (2, 6, 3, 7)) for i in (0, 2)]
     quarters = ((0, 1, 4, 5), (2, 3, 6, 7))
     return [merged(pair[0], pair[1], picks) for pair in (low, high) for picks in quarters]
-
-
-def _copy_any(
-    w: FunctionWriter, source: Val, to: Val, first: Val, ks: Val, row_step: Val, k_step: Val,
-    valid: Val, panel: int, elem: Type,
-) -> None:  # fmt: skip
-    """The rest of a panel, element by element, with zeros in the rows that are not there."""
-    with w.loop(first, ks, label="k") as k:
-        here = w.gep(source, w.mul(k, k_step), elem)
-        there = w.gep(to, w.mul(k, panel), elem)
-        with w.loop(0, valid, label="row") as i:
-            w.store(w.load(elem, w.gep(here, w.mul(i, row_step), elem)), w.gep(there, i, elem))
-        with w.loop(valid, panel, label="pad") as i:
-            w.store(zero(elem), w.gep(there, i, elem))
