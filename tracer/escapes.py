@@ -1,0 +1,229 @@
+"""What leaves a trace: traced values that the function returned or bound to something reachable.
+
+Each becomes a result of the Function and a recipe. A tensor from outside leaves as itself (or as a
+view of itself), so that aliases mean the same as without jit; tensors made in the trace share
+storage afterwards where they shared it inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from treadle.ir.graph import Result, Value
+from treadle.ir.types import TensorType
+from treadle.tracer import pytree
+from treadle.tracer.cell import Cell
+from treadle.tracer.errors import leak_error, unreachable_error
+from treadle.tracer.history import History
+from treadle.tracer.items import SCALARS, Item, Tree
+from treadle.tracer.recipes import (
+    Assembled,
+    Constant,
+    CopyOf,
+    Fresh,
+    Known,
+    Number,
+    Recipe,
+    ViewOf,
+)  # fmt: skip
+from treadle.tracer.tensor import Tensor
+from treadle.tracer.trace import Trace, reached_from
+from treadle.tracer.views import Maps
+
+Role = Literal["plain", "leaf", "tracked", "spent"]
+
+
+class Positions(Protocol):
+    def of(self, item: Item) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FreshTensor:
+    """A tensor to be made of result `result` (whose storage others may share).
+
+    `role`: plain; leaf (made with requires_grad=True in the function); tracked (backward() through
+    the call reaches it; `value` is then what to differentiate); spent (its history was used up by
+    a backward() inside). Tensors of one `history` share it.
+    """
+
+    result: int
+    maps: Maps
+    type: TensorType
+    weak: bool
+    role: Role
+    history: int
+    value: Value
+
+
+class Escapes:
+    """Collects results while recipes are made."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        tree: Tree,
+        positions: Positions,
+        views_given: Mapping[int, int],
+        live: Mapping[int, Any],
+    ) -> None:
+        self.trace = trace
+        self.tree = tree
+        self.positions = positions
+        self.views_given = views_given
+        self.results: list[Result] = []
+        self.fresh: list[FreshTensor] = []
+        self._made: dict[int, tuple[Tensor, Fresh]] = {}
+        self._storages: dict[Cell, int] = {}
+        self._shown: dict[Cell, set[Maps]] = {}
+        self._histories: dict[History, int] = {}
+        self._known = {id(v): tree.items[n] for n, v in live.items()}
+
+    def announce(self, *groups: Iterable[Any]) -> None:
+        """Look at all that will leave, so that storage is shared only where it has to be."""
+        for group in groups:
+            for tree in group:
+                for leaf in pytree.flatten(tree)[0]:
+                    if isinstance(leaf, Tensor) and leaf.cell.home is self.trace:
+                        self._shown.setdefault(leaf.cell, set()).add(leaf.maps)
+
+    def output(
+        self, treedef: pytree.TreeDef, leaves: Sequence[Any], paths: Sequence[str]
+    ) -> Recipe:
+        """The recipe of the function's result; float arguments come back as floats."""
+        recipes = []
+        for leaf, path in zip(leaves, paths, strict=True):
+            recipe = self._leaf(leaf, path, "out")
+            weak = isinstance(leaf, Tensor) and leaf.weak and isinstance(recipe, Fresh)
+            recipes.append(Number(recipe.position) if weak else recipe)  # type: ignore[union-attr]
+        if treedef.is_leaf:
+            return recipes[0]
+        return Assembled(treedef, tuple(recipes))
+
+    def refer(self, value: Any, path: str) -> Recipe:
+        """The recipe of something that state is bound to."""
+        if self._item(value) is not None or pytree.container_of(type(value)) is None:
+            return self._leaf(value, path, "state")
+        leaves, treedef = pytree.flatten(value)
+        paths = pytree.leaf_paths(treedef, path)
+        recipes = [self._leaf(x, p, "state") for x, p in zip(leaves, paths, strict=True)]
+        return Assembled(treedef, tuple(recipes))
+
+    def _item(self, value: Any) -> Item | None:
+        found = self._known.get(id(value)) or self.tree.by_id.get(id(value))
+        return None if found is None or isinstance(value, Tensor) else found
+
+    def _leaf(self, value: Any, path: str, kind: Literal["out", "state"]) -> Recipe:
+        if type(value) in SCALARS:
+            return Constant(value)
+        if isinstance(value, Tensor):
+            return self._tensor(value, path, kind)
+        item = self._item(value)
+        if item is not None and item.kind != "same":
+            return Known(self.positions.of(item))
+        if isinstance(value, np.ndarray):
+            return CopyOf(np.array(value))
+        hidden = _traced_inside(value)
+        if hidden is not None:
+            raise leak_error(hidden, hidden.cell.made_at, f"inside {path}, {_kind_of(value)}")
+        return Constant(value)
+
+    # --- tensors -----------------------------------------------------------------------------
+
+    def _tensor(self, x: Tensor, path: str, kind: Literal["out", "state"]) -> Recipe:
+        made = self._made.get(id(x))
+        if made is not None:
+            return made[1]
+        if x.cell.home is None:
+            return self._from_outside(x)
+        if x.cell.home is not self.trace:
+            raise leak_error(x, x.cell.made_at, f"at {path}, outside of its trace")
+        given = self.views_given.get(id(x.cell))
+        if given is not None and not x.requires_grad:
+            return ViewOf(given, x.maps, x.type, detached=False, relative=True)
+        recipe = self._fresh(x, path, kind)
+        self._made[id(x)] = (x, recipe)
+        return recipe
+
+    def _from_outside(self, x: Tensor) -> Recipe:
+        item = self.tree.by_id.get(id(x))
+        if item is not None:
+            return Known(self.positions.of(item))
+        item = self.tree.cells.get(id(x.cell))
+        if item is None:
+            raise unreachable_error(x)
+        source: Tensor = item.value
+        detached = x.history is not source.history
+        return ViewOf(self.positions.of(item), x.maps, x.type, detached, relative=False)
+
+    def _fresh(self, x: Tensor, path: str, kind: Literal["out", "state"]) -> Fresh:
+        role = self._role(x)
+        if role == "tracked":
+            value = self.trace.tracked_value(x)
+            result, maps = self._result(value, path, kind), ()
+        elif len(self._shown.get(x.cell, ())) <= 1:
+            value = self.trace.value_of(x)
+            result, maps = self._storage(x.cell, value, path, kind), ()
+        else:
+            value = self.trace.content(x)
+            result, maps = self._storage(x.cell, value, path, kind), x.maps
+        history = self._histories.setdefault(x.history, len(self._histories))
+        self.fresh.append(FreshTensor(result, maps, x.type, x.weak, role, history, value))
+        return Fresh(len(self.fresh) - 1)
+
+    def _storage(self, cell: Cell, value: Value, path: str, kind: Literal["out", "state"]) -> int:
+        found = self._storages.get(cell)
+        if found is None:
+            found = self._storages[cell] = self._result(value, path, kind)
+        return found
+
+    def _result(self, value: Value, path: str, kind: Literal["out", "state"]) -> int:
+        self.results.append(Result(value, path, kind))
+        return len(self.results) - 1
+
+    def _role(self, x: Tensor) -> Role:
+        if not self.trace.computed(x.history):
+            return "leaf" if x.history.requires_grad and x.history.leaf else "plain"
+        if not x.dtype.is_float:
+            return "plain"
+        reached = reached_from(self.trace.tracked_value(x))
+        return "spent" if self.trace.is_spent(reached) else "tracked"
+
+
+def _kind_of(value: Any) -> str:
+    name = type(value).__qualname__
+    article = "an" if name[:1].lower() in "aeiou" else "a"
+    return f"{article} {name} (return or assign tensors, containers or dataclasses of them)"
+
+
+def _traced_inside(value: Any) -> Tensor | None:
+    """A traced tensor that an object keeps, within reason."""
+    stack, seen = [value], {id(value)}
+    while stack and len(seen) < 10_000:
+        here = stack.pop()
+        if isinstance(here, Tensor):
+            if here.cell.home is not None:
+                return here
+            continue
+        for child in _inside(here):
+            if id(child) not in seen and type(child) not in SCALARS:
+                seen.add(id(child))
+                stack.append(child)
+    return None
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return list(value)
+    found = list(getattr(value, "__dict__", {}).values()) if not isinstance(value, type) else []
+    for cell in getattr(value, "__closure__", None) or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:
+            continue
+    return found

@@ -1,0 +1,308 @@
+"""Guards: one generated Python function that checks everything that shaped a trace.
+
+    match(roots) -> [what was asked for] or None
+
+`roots` are the values bound to the parameters. The source is written from the items of a `Tree`,
+a line or two an item and no calls where there is a way without, because it runs at every call:
+
+    v0 = roots[0]
+    if type(v0) is not c0: return None
+    v1 = v0.__dict__
+    if len(v1) != 3: return None
+    v2 = v1['lr']
+    if type(v2) is not float or v2 != c1: return None
+    ...
+    return [v7, v9]
+
+Any difference gives None; `treadle.tracer.signature` finds out, slowly, which one it was.
+"""
+
+from __future__ import annotations
+
+import marshal
+import math
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from treadle.tracer.items import SCALARS, Item, Tree
+from treadle.tracer.pytree import container_of
+from treadle.tracer.tensor import Tensor
+
+Match = Callable[[Sequence[Any]], "list[Any] | None"]
+SMALL_ARRAY = 4096  # bytes up to which an array that is no parameter is compared by its content
+
+
+class GuardPlan:
+    """What to check and what to return.
+
+    `fetch`: items whose values the call needs, in order. `any_view`: tensors that may be any view
+    (they are passed as contiguous copies). `read_grads`: `.grad` items that the trace read.
+    `apart`: tensors whose storages must be pairwise different.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        fetch: Sequence[Item],
+        any_view: set[int],
+        read_grads: set[int],
+        apart: Sequence[Item],
+    ) -> None:
+        self.tree = tree
+        self.fetch = fetch
+        self.any_view = any_view
+        self.read_grads = read_grads
+        self.apart = apart
+        self.fetched = {item.number for item in fetch}
+
+    def checked(self, item: Item) -> bool:
+        """Whether a difference of this item makes the call another one."""
+        if item.step.how == "grad":
+            return item.number in self.read_grads
+        return item.guarded or item.number in self.fetched
+
+    def needed(self) -> list[Item]:
+        """The items that appear in the guard: those that are checked, and the ways to them."""
+        wanted: set[int] = set()
+        for item in reversed(self.tree.items):
+            if item.number in wanted or self.checked(item) or item.number in self.fetched:
+                wanted.add(item.number)
+                for other in (item.parent, item.of):
+                    if other is not None:
+                        wanted.add(other.number)
+        return [item for item in self.tree.items if item.number in wanted]
+
+
+def compile_guard(plan: GuardPlan) -> Match:
+    """The guard as a function."""
+    writer = _Writer(plan)
+    source = writer.source()
+    scope = writer.constants
+    exec(compile(source, "<treadle guard>", "exec"), scope)
+    match: Match = scope["match"]
+    return match
+
+
+class _Writer:
+    """Writes the source; constants become globals of the generated function."""
+
+    def __init__(self, plan: GuardPlan) -> None:
+        self.plan = plan
+        self.constants: dict[str, Any] = {
+            "dumps": marshal.dumps, "pack": struct.pack, "float64": "<d", "filled": _filled,
+        }  # fmt: skip
+        self._names: dict[int, str] = {}
+        self._kept: list[Any] = []
+        self.lines: list[str] = []
+
+    def constant(self, value: Any) -> str:
+        name = self._names.get(id(value))
+        if name is None:
+            name = self._names[id(value)] = f"c{len(self._names)}"
+            self._kept.append(value)  # its id must stay its own
+            self.constants[name] = value
+        return name
+
+    def source(self) -> str:
+        for item in self.plan.needed():
+            self.emit(item)
+        self.shared()
+        body = "\n".join(f"        {line}" for line in self.lines) or "        pass"
+        fetched = ", ".join(f"v{item.number}" for item in self.plan.fetch)
+        return (
+            f"def match(roots):\n    try:\n{body}\n        return [{fetched}]\n"
+            "    except (AttributeError, KeyError, IndexError, TypeError, ValueError):\n"
+            "        return None\n"
+        )
+
+    def fail_if(self, condition: str) -> None:
+        self.lines.append(f"if {condition}: return None")
+
+    def emit(self, item: Item) -> None:
+        v = f"v{item.number}"
+        if item.kind == "absent":
+            self.fail_if(self.present(item))
+            return
+        self.lines.append(f"{v} = {self.access(item)}")
+        if self.plan.checked(item):
+            getattr(self, f"check_{item.kind}")(item, v)
+
+    def access(self, item: Item) -> str:
+        how, key = item.step.how, item.step.key
+        p = f"v{item.parent.number}" if item.parent is not None else ""
+        if how == "root":
+            return f"roots[{key}]"
+        if how == "const":
+            return self.constant(key)
+        if how == "item":
+            return f"{p}[{self.literal(key)}]"
+        if how == "attr":
+            return f"{p}.{key}"
+        if how == "closure":
+            return f"{p}.__closure__[{key}].cell_contents"
+        if how == "cell":
+            return f"{self.constant(key)}.cell_contents"
+        return f"{p}parts[{key}]" if how == "part" else f"{p}.history.grad"
+
+    def present(self, item: Item) -> str:
+        """The condition under which something that was absent is there."""
+        if item.step.how == "cell":
+            return f"filled({self.constant(item.step.key)})"
+        p = f"v{item.parent.number}" if item.parent is not None else ""
+        if item.step.how == "closure":
+            return f"filled({p}.__closure__[{item.step.key}])"
+        if item.step.how == "attr":
+            return f"hasattr({p}, {item.step.key!r})"
+        return f"{item.step.key!r} in {p}"
+
+    def literal(self, key: Any) -> str:
+        """A key as source where that is exact, else a constant."""
+        return repr(key) if type(key) in (str, int, bool, type(None)) else self.constant(key)
+
+    def shared(self) -> None:
+        """Storages that were one must be one, and those that were several, several."""
+        first: dict[int, Item] = {}
+        for item in self.plan.needed():
+            if item.kind != "tensor" or not self.plan.checked(item):
+                continue
+            other = first.setdefault(id(item.value.cell), item)
+            if other is not item:
+                self.fail_if(f"v{item.number}.cell is not v{other.number}.cell")
+        apart = list({id(i.value.cell): i for i in self.plan.apart}.values())
+        if len(apart) > 1:
+            ids = ", ".join(f"id(v{item.number}.cell)" for item in apart)
+            self.fail_if(f"len({{{ids}}}) != {len(apart)}")
+
+    # --- one check a kind --------------------------------------------------------------------
+
+    def check_tensor(self, item: Item, v: str) -> None:
+        x: Tensor = item.value
+        type_ = self.constant(x.type)
+        self.fail_if(f"type({v}) is not {self.constant(type(x))}")
+        self.fail_if(f"{v}.type is not {type_} and {v}.type != {type_}")
+        history = x.history
+        if not x.weak and not history.requires_grad:
+            maps = f"{v}.maps or " if not x.maps and item.number not in self.plan.any_view else ""
+            self.fail_if(f"{maps}{v}.weak or {v}.history.requires_grad")
+        else:
+            self.fail_if(f"{v}.weak is not {x.weak}")
+            self.fail_if(f"{v}.history.requires_grad is not {history.requires_grad}")
+            self.fail_if(f"{v}.history.leaf is not {history.leaf}")
+            self.fail_if(f"{v}.history.depth != {history.depth}")
+        if item.number in self.plan.any_view:
+            return
+        if x.maps or x.weak or history.requires_grad:
+            self.fail_if(f"{v}.maps != {self.constant(x.maps)}" if x.maps else f"{v}.maps")
+
+    def check_array(self, item: Item, v: str) -> None:
+        x: np.ndarray[Any, Any] = item.value
+        if not item.argument and item.number not in self.plan.fetched:
+            self.unread_array(x, v)
+            return
+        dtype = self.constant(x.dtype)
+        self.fail_if(f"type({v}) is not {self.constant(type(x))} or {v}.shape != {x.shape}")
+        self.fail_if(f"{v}.dtype is not {dtype} and {v}.dtype != {dtype}")
+
+    def unread_array(self, x: np.ndarray[Any, Any], v: str) -> None:
+        """An array that is no parameter: NumPy may have read it while the function was traced."""
+        if x.nbytes > SMALL_ARRAY or x.dtype.hasobject:
+            self.fail_if(f"{v} is not {self.constant(x)}")
+            return
+        self.check_same_type(x, v)
+        dtype, data = self.constant(x.dtype), self.constant(x.tobytes())
+        self.fail_if(f"{v}.shape != {x.shape} or {v}.dtype != {dtype} or {v}.tobytes() != {data}")
+
+    def check_same_type(self, x: Any, v: str) -> None:
+        self.fail_if(f"type({v}) is not {self.constant(type(x))}")
+
+    def check_input(self, item: Item, v: str) -> None:
+        self.check_same_type(item.value, v)
+
+    def check_scalar(self, item: Item, v: str) -> None:
+        x = item.value
+        if x is None or x is True or x is False:
+            self.fail_if(f"{v} is not {x}")
+        elif type(x) is float and (x == 0 or not math.isfinite(x)):  # -0.0 is not 0.0, NaN is NaN
+            bits = self.constant(struct.pack("<d", x))
+            self.fail_if(f"type({v}) is not float or pack(float64, {v}) != {bits}")
+        else:
+            self.fail_if(f"type({v}) is not {type(x).__name__} or {v} != {self.constant(x)}")
+
+    def check_value(self, item: Item, v: str) -> None:
+        x = item.value
+        if isinstance(x, np.generic):
+            self.check_same_type(x, v)
+            self.fail_if(f"{v}.tobytes() != {self.constant(x.tobytes())}")
+            return
+        known, cls = self.constant(x), self.constant(type(x))
+        self.fail_if(f"{v} is not {known} and (type({v}) is not {cls} or {v} != {known})")
+
+    def check_data(self, item: Item, v: str) -> None:
+        data = self.constant(marshal.dumps(item.value, 0))
+        self.check_same_type(item.value, v)
+        self.fail_if(f"dumps({v}, 0) != {data}")
+
+    def check_list(self, item: Item, v: str) -> None:
+        cls = self.constant(type(item.value))
+        self.fail_if(f"type({v}) is not {cls} or len({v}) != {len(item.value)}")
+
+    check_tuple = check_deque = check_list
+
+    def check_dict(self, item: Item, v: str) -> None:
+        self.check_same_type(item.value, v)
+        keys = list(item.value)
+        if all(type(k) in SCALARS for k in keys):
+            self.fail_if(f"[*{v}] != {self.constant(keys)}")
+        else:
+            self._kept.append(keys)
+            self.fail_if(f"[*map(id, {v})] != {self.constant([id(k) for k in keys])}")
+            self.constants[f"kept{item.number}"] = keys
+
+    def check_set(self, item: Item, v: str) -> None:
+        self.check_same_type(item.value, v)
+        self.fail_if(f"{v} != {self.constant(frozenset(item.value))}")
+
+    def check_tree(self, item: Item, v: str) -> None:
+        self.check_same_type(item.value, v)
+        if any(child.step.how == "part" for child in item.children):
+            container = container_of(type(item.value))
+            assert container is not None
+            children, rest = container.parts(item.value)
+            self.lines.append(f"{v}parts, {v}rest = {self.constant(container.parts)}({v})")
+            self.fail_if(f"len({v}parts) != {len(children)} or {v}rest != {self.constant(rest)}")
+
+    def check_object(self, item: Item, v: str) -> None:
+        self.check_same_type(item.value, v)
+
+    check_method = check_partial = check_object
+
+    def check_attrs(self, item: Item, v: str) -> None:
+        self.fail_if(f"len({v}) != {len(item.value)}")
+
+    def check_names(self, item: Item, v: str) -> None:
+        """A module's globals are one dictionary for ever."""
+
+    check_open = check_names
+
+    def check_function(self, item: Item, v: str) -> None:
+        self.fail_if(f"{v}.__code__ is not {self.constant(item.value.__code__)}")
+        self.fail_if(f"{v}.__globals__ is not {self.constant(item.value.__globals__)}")
+
+    def check_same(self, item: Item, v: str) -> None:
+        self.fail_if(f"{v} is not {self.constant(item.value)}")
+
+    def check_alias(self, item: Item, v: str) -> None:
+        assert item.of is not None
+        self.fail_if(f"{v} is not v{item.of.number}")
+
+
+def _filled(cell: Any) -> bool:
+    """Whether a closure cell has a content."""
+    try:
+        cell.cell_contents  # noqa: B018  reading it is the question
+    except ValueError:
+        return False
+    return True

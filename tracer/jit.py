@@ -1,0 +1,380 @@
+"""`treadle.jit`: compile a Python function, once for each way in which it is called.
+
+The first call traces the function: it runs once with stand-ins for its tensors, and what it did
+becomes one native function. Later calls check the guard (shapes, dtypes, and every Python value
+that the trace saw) and run that; a call for which no guard holds is traced again, and a line on
+stderr says why. Inside another trace, and where `treadle.grad` differentiates eagerly, the Python
+function itself runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import MethodType
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from treadle.ir.errors import DTypeError, TraceError
+from treadle.ir.graph import Function
+from treadle.ir.types import TensorType
+from treadle.tracer.backend import CompileOptions, compiler
+from treadle.tracer.cell import Cell
+from treadle.tracer.errors import located_errors
+from treadle.tracer.history import leaves_of
+from treadle.tracer.modes import modes
+from treadle.tracer.paths import reach
+from treadle.tracer.pytree import tree_map
+from treadle.tracer.recorder import Recording, record
+from treadle.tracer.signature import Difference, Parameters, describe, differences, reason
+from treadle.tracer.specialization import Specialization
+from treadle.tracer.tape import edge_of
+from treadle.tracer.tensor import Tensor
+
+Check = Literal["eager"] | None
+MAX_SPECIALIZATIONS = 16
+
+# Called with (jitted function, args, kwargs) before a function's first call is traced; the command
+# line stops the user's script there.
+on_first_call: list[Callable[[Jitted, tuple[Any, ...], dict[str, Any]], None]] = []
+
+
+class _Switches:
+    explain = True
+    disabled = 0
+
+
+_switches = _Switches()
+
+
+def set_explain(on: bool) -> None:
+    """Whether each recompilation is explained in a line on stderr (it is, by default)."""
+    _switches.explain = bool(on)
+
+
+@contextlib.contextmanager
+def disable_jit() -> Iterator[None]:
+    """Inside, jitted functions run as plain Python: for a debugger, or to compare."""
+    _switches.disabled += 1
+    try:
+        yield
+    finally:
+        _switches.disabled -= 1
+
+
+@overload
+def jit(
+    fn: Callable[..., Any],
+    *,
+    check: Check = ...,
+    max_specializations: int = ...,
+    reassociate: bool = ...,
+    contract: bool = ...,
+) -> Jitted: ...
+@overload
+def jit(
+    fn: None = ...,
+    *,
+    check: Check = ...,
+    max_specializations: int = ...,
+    reassociate: bool = ...,
+    contract: bool = ...,
+) -> Callable[[Callable[..., Any]], Jitted]: ...
+def jit(
+    fn: Callable[..., Any] | None = None,
+    *,
+    check: Check = None,
+    max_specializations: int = MAX_SPECIALIZATIONS,
+    reassociate: bool = False,
+    contract: bool = False,
+) -> Jitted | Callable[[Callable[..., Any]], Jitted]:
+    """Compile `fn`, a function, method, lambda or callable object; also `@jit` and `@jit(...)`.
+
+    Arguments and results may be any trees of tuples, lists, dicts and dataclasses. Tensors and
+    NumPy arrays are inputs, and so are Python floats; ints, bools, strings, None and enums are
+    part of the signature. Tensors that `fn` reads from its closure, globals or objects are inputs
+    too; what it assigns to attributes, items and variables of these is assigned at each call.
+
+    `check="eager"` runs `fn` eagerly as well at each new specialization and compares.
+    `max_specializations`: tracing more than so many raises TraceError. `reassociate`, `contract`:
+    let the compiler reorder float sums, and fuse multiply with add.
+    """
+    if fn is None:
+        return functools.partial(  # type: ignore[return-value]
+            jit, check=check, max_specializations=max_specializations,
+            reassociate=reassociate, contract=contract,
+        )  # fmt: skip
+    if check not in (None, "eager"):
+        raise ValueError(f'check must be None or "eager", found {check!r}')
+    if isinstance(fn, Jitted):
+        fn = fn.__wrapped__
+    return Jitted(fn, CompileOptions(reassociate, contract), max_specializations, check)
+
+
+class Jitted:
+    """A function that compiles itself when it is called; made by `treadle.jit`."""
+
+    __treadle_jit__ = True
+    __wrapped__: Callable[..., Any]
+
+    def __init__(
+        self, fn: Callable[..., Any], options: CompileOptions, limit: int, check: Check
+    ) -> None:
+        if not callable(fn):
+            raise TypeError(f"jit expects a function, found {type(fn).__name__} {fn!r:.60}")
+        inner = inspect.unwrap(fn)
+        if inspect.isgeneratorfunction(inner) or inspect.iscoroutinefunction(inner):
+            raise TraceError(
+                f"{_name(fn)} is a generator or coroutine function; jit what it does in one step"
+            )
+        functools.update_wrapper(self, fn)
+        self.__wrapped__ = fn
+        self.__name__ = _name(fn)
+        self.options = options
+        self.limit = limit
+        self.check = check
+        self.specializations: list[Specialization] = []
+        self._parameters = Parameters(fn)
+        self._lock = threading.RLock()
+        self._called = False
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Jitted | BoundJitted:
+        return self if instance is None else BoundJitted(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<jit {self.__name__}, {len(self.specializations)} specializations>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if modes.trace is not None or _switches.disabled:
+            return self.__wrapped__(*args, **kwargs)
+        roots = self._parameters.bind(args, kwargs)
+        if modes.grad and _being_differentiated(roots):
+            return self.__wrapped__(*args, **kwargs)
+        for spec in self.specializations:
+            if spec.grad_mode is modes.grad:
+                found = spec.match(roots)
+                if found is not None:
+                    return self._call(spec, found)
+        return self._first_call(args, kwargs, roots)
+
+    def _call(self, spec: Specialization, found: list[Any]) -> Any:
+        first = self.specializations
+        if first[0] is not spec:  # the one used last is tried first
+            with self._lock:
+                first.remove(spec)
+                first.insert(0, spec)
+        return spec.call(found)
+
+    def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any], roots: Any) -> Any:
+        if not self._called:
+            self._called = True
+            for observer in on_first_call:
+                observer(self, args, kwargs)
+        with self._lock:
+            spec = self._specialize(roots)
+        found = spec.match(roots)
+        if found is None:
+            raise TraceError(
+                f"{self.where}: the guard made for this call does not hold for it: "
+                "an object that it reaches changes whenever it is read (a property, a descriptor)"
+            )
+        if self.check == "eager":
+            from treadle.tracer.checking import checked_call  # only where it is asked for
+
+            return checked_call(self, spec, found, args, kwargs)
+        return spec.call(found)
+
+    # --- tracing -----------------------------------------------------------------------------
+
+    def _record(self, roots: Sequence[Any]) -> Recording:
+        tree = reach(self.__wrapped__, self._parameters.names, roots)
+        return record(self.__wrapped__, self._parameters, roots, tree, self.__name__)
+
+    def _specialize(self, roots: Sequence[Any]) -> Specialization:
+        recording = self._record(roots)
+        self._explain(recording)
+        executable = compiler().compile(recording.function, self.options)
+        spec = Specialization(recording, executable, self.options, modes.grad)
+        self.specializations.insert(0, spec)
+        return spec
+
+    def _explain(self, recording: Recording) -> None:
+        """From the second compilation on, say why; raise where there have been too many."""
+        if not self.specializations:
+            return
+        found = self._nearest_differences(recording)
+        why = reason(found) or "something that the guard sees and words do not tell"
+        hint = f" ({found[0].hint})" if found else ""
+        if len(self.specializations) >= self.limit:
+            raise TraceError(
+                f"{self.where}: {len(self.specializations)} specializations are compiled already, "
+                f"the most that max_specializations allows; this call differs by {why}{hint}"
+            )
+        if _switches.explain:
+            print(f"treadle: {self.where}: recompiled because {why}{hint}", file=sys.stderr)
+
+    def _nearest_differences(self, recording: Recording) -> list[Difference]:
+        new = describe(recording.plan)
+        best: list[Difference] | None = None
+        for spec in self.specializations:
+            found = differences(spec.facts, new)
+            if spec.grad_mode is not modes.grad:
+                found.insert(0, Difference("grad mode", str(spec.grad_mode), str(modes.grad)))
+            if best is None or 0 < len(found) < len(best):
+                best = found
+        return best or []
+
+    # --- looking inside ----------------------------------------------------------------------
+
+    @property
+    def where(self) -> str:
+        """File, line and name, for messages."""
+        fn = inspect.unwrap(self.__wrapped__)
+        code = getattr(getattr(fn, "__func__", fn), "__code__", None)
+        if code is None:
+            return self.__name__
+        return f"{Path(code.co_filename).name}:{code.co_firstlineno} {self.__name__}"
+
+    def trace(self, *args: Any, **kwargs: Any) -> Function:
+        """The traced Function of a call; nothing is compiled or changed.
+
+        `TensorType`s may stand for tensors in the arguments. Raises what the function raises.
+        """
+        with located_errors():
+            return self._record(self._parameters.bind(*_with_stand_ins(args, kwargs))).function
+
+    def compiled(self, *args: Any, **kwargs: Any) -> Specialization:
+        """The specialization that a call with these arguments uses; compiled if there is none.
+
+        The function is traced, never run.
+        """
+        args, kwargs = _with_stand_ins(args, kwargs)
+        roots = self._parameters.bind(args, kwargs)
+        for spec in self.specializations:
+            if spec.grad_mode is modes.grad and spec.match(roots) is not None:
+                return spec
+        with self._lock:
+            return self._specialize(roots)
+
+    def ir(self, stage: str = "traced", *args: Any, **kwargs: Any) -> str:
+        """The program as text after the pass `stage` (also: memory, plan, llvm, asm).
+
+        Without arguments, that of the call made last; with arguments, that of such a call.
+        Raises KeyError for an unknown stage, TraceError where nothing has been called yet.
+        """
+        if args or kwargs:
+            if stage == "traced":
+                return str(self.trace(*args, **kwargs))
+            return self.compiled(*args, **kwargs).executable.stage(stage)
+        if not self.specializations:
+            raise TraceError(
+                f"{self.where} has not been called yet; call it, or give ir() its arguments "
+                "(TensorTypes may stand for tensors)"
+            )
+        if stage == "traced":
+            return str(self.specializations[0].function)
+        return self.specializations[0].executable.stage(stage)
+
+    def explain(self) -> str:
+        """The specializations: calls, compile seconds, and what each one's guard asks for."""
+        count = len(self.specializations)
+        lines = [f"{self.where}: {count} specialization{'' if count == 1 else 's'}"]
+        for number, spec in enumerate(reversed(self.specializations), 1):
+            seconds = spec.executable.compile_seconds
+            calls = "1 call" if spec.hits == 1 else f"{spec.hits} calls"
+            lines.append(f"  {number}. {calls}, compiled in {seconds:.3f} s, guarded by")
+            lines.append(f"       grad mode: {'on' if spec.grad_mode else 'off'}")
+            for facts in spec.facts.values():
+                lines += [f"       {what}: {value}" for what, value in facts.items()]
+        return "\n".join(lines)
+
+    def clear(self) -> None:
+        """Forget all specializations, so that their code is freed."""
+        with self._lock:
+            self.specializations.clear()
+
+
+class BoundJitted:
+    """A jitted method with its object: `model.step` where `step` is decorated with `jit`."""
+
+    __treadle_jit__ = True
+
+    def __init__(self, jitted: Jitted, instance: Any) -> None:
+        self.__func__ = jitted
+        self.__self__ = instance
+        functools.update_wrapper(self, jitted)
+        self.__wrapped__ = MethodType(jitted.__wrapped__, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__func__(self.__self__, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<bound {self.__func__!r} of {self.__self__!r:.60}>"
+
+    def trace(self, *args: Any, **kwargs: Any) -> Function:
+        """See `Jitted.trace`."""
+        return self.__func__.trace(self.__self__, *args, **kwargs)
+
+    def ir(self, stage: str = "traced", *args: Any, **kwargs: Any) -> str:
+        """See `Jitted.ir`."""
+        given = (self.__self__, *args) if args or kwargs else ()
+        return self.__func__.ir(stage, *given, **kwargs)
+
+    def explain(self) -> str:
+        """See `Jitted.explain`."""
+        return self.__func__.explain()
+
+
+def _name(fn: Callable[..., Any]) -> str:
+    inner = fn.func if isinstance(fn, functools.partial) else fn
+    name = getattr(inner, "__name__", None) or type(inner).__name__
+    return "lambda_" if name == "<lambda>" else str(name)
+
+
+def _being_differentiated(roots: Sequence[Any]) -> bool:
+    """Whether an eager `treadle.grad` is taking a derivative with respect to an argument: the
+    Python function then runs, so that derivatives of any order are right."""
+    for value in roots:
+        if isinstance(value, Tensor):
+            if _depends_on_variable(value):
+                return True
+        elif isinstance(value, (tuple, list, dict)) and _any_tensor_depends(value):
+            return True
+    return False
+
+
+def _depends_on_variable(x: Tensor) -> bool:
+    history = x.history
+    if not history.requires_grad:
+        return False
+    if history.variable:
+        return history.open
+    return not history.leaf and any(h.variable and h.open for h in leaves_of([edge_of(x)]))
+
+
+def _any_tensor_depends(tree: Any) -> bool:
+    found = []
+    tree_map(lambda leaf: found.append(leaf) if isinstance(leaf, Tensor) else None, tree)
+    return any(_depends_on_variable(x) for x in found)
+
+
+def _with_stand_ins(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with tensors of zeros for the types among them."""
+    found: tuple[tuple[Any, ...], dict[str, Any]] = tree_map(_stand_in, (args, kwargs))
+    return found
+
+
+def _stand_in(leaf: Any) -> Any:
+    if not isinstance(leaf, TensorType):
+        return leaf
+    if not leaf.is_static:
+        raise DTypeError(f"a call needs fixed shapes, found {leaf}")
+    return Tensor(Cell.of(np.zeros(leaf.static_shape, leaf.dtype.dtype)))

@@ -1,0 +1,107 @@
+"""How a compiled call builds what the Python function would have returned or assigned.
+
+A recipe is made once, when the function is traced, and built at each call from
+
+    found   the values that the guard fetched (arguments, state, containers), by position
+    fresh   the tensors made of this call's results, by position
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from treadle.ir.types import TensorType
+from treadle.tracer import pytree
+from treadle.tracer.history import History
+from treadle.tracer.tensor import Tensor
+from treadle.tracer.views import Maps
+
+
+class Recipe(Protocol):
+    def build(self, found: Sequence[Any], fresh: Sequence[Tensor]) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """The same Python object at every call."""
+
+    value: Any
+
+    def build(self, found: Sequence[Any], fresh: Sequence[Tensor]) -> Any:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CopyOf:
+    """A fresh copy of an array that the function makes."""
+
+    value: npt.NDArray[Any]
+
+    def build(self, found: Sequence[Any], fresh: Sequence[Tensor]) -> Any:
+        return np.array(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An object that was there before the call."""
+
+    position: int
+
+    def build(self, found: Sequence[Any], fresh: Sequence[Tensor]) -> Any:
+        return found[self.position]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOf:
+    """A view, made by the function, of a tensor that was there before the call. `maps` lead from
+    its storage, or (`relative`) from what it shows."""
+
+    position: int
+    maps: Maps
+    type: TensorType
+    detached: bool
+    relative: bool
+
+    def build(self, found: Sequence[Any], fresh: Sequence[Tensor]) -> Any:
+        source: Tensor = found[self.position]
+        maps = source.maps + self.maps if self.relative else self.maps
+        if self.relative and not self.maps:
+            return source
+        history = History(len(maps)) if self.detached else source.history
+        return Tensor(source.cell, maps, history, self.type)
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """A tensor that the call computed."""
+
+    position: int
+
+    def build(self, found: Sequence[Any], fresh: Sequence[Tensor]) -> Any:
+        return fresh[self.position]
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A Python float computed from float arguments: a float again, as without jit."""
+
+    position: int
+
+    def build(self, found: Sequence[Any], fresh: Sequence[Tensor]) -> Any:
+        return fresh[self.position].cell.buffer.item()
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """A tree of such things."""
+
+    tree: pytree.TreeDef
+    leaves: tuple[Recipe, ...]
+
+    def build(self, found: Sequence[Any], fresh: Sequence[Tensor]) -> Any:
+        return pytree.unflatten(self.tree, [leaf.build(found, fresh) for leaf in self.leaves])

@@ -1,0 +1,358 @@
+"""Recording: one run of a Python function under a trace, and all that a call must do afterwards.
+
+The function runs once with traced values in place of its arguments. What it returned, which
+storages it changed and what it bound to other values become results of the IR Function, together
+with recipes for putting them where the Python function would have. The user's objects are as
+before when the recording ends, also where it raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from treadle.ir.errors import GradientError, TraceError
+from treadle.ir.graph import Function, Result, Value
+from treadle.ir.types import TensorType, float64, type_of_array
+from treadle.tracer import pytree
+from treadle.tracer.cell import Cell
+from treadle.tracer.effects import Change, Snapshot
+from treadle.tracer.errors import located
+from treadle.tracer.escapes import Escapes, FreshTensor
+from treadle.tracer.guards import GuardPlan
+from treadle.tracer.history import History
+from treadle.tracer.items import MISSING, Item, Tree
+from treadle.tracer.modes import modes
+from treadle.tracer.randomness import RandomState
+from treadle.tracer.recipes import Recipe
+from treadle.tracer.signature import Parameters
+from treadle.tracer.tensor import Tensor
+from treadle.tracer.trace import Trace
+
+SourceKind = Literal["cell", "view", "array", "float"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the array of a parameter comes from: the fetched value at `position`.
+
+    cell: a tensor's whole storage; view: what a tensor shows; array: a NumPy array; float: a
+    Python number.
+    """
+
+    kind: SourceKind
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """New content for a storage: result `result` goes to the tensor at `position`, into its cell
+    as a whole or (`view`) through its index maps."""
+
+    position: int
+    result: int
+    view: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GradWrite:
+    """`.grad` of the tensor at `position`."""
+
+    position: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """An attribute, item, element list or closure variable of a container bound anew.
+
+    `target` is the container where it is always the same object (a class, a closure cell, a
+    module's globals); else `position` fetches it.
+    """
+
+    change: Change
+    recipe: Recipe | None  # None: deleted
+    position: int | None
+    target: Any
+
+
+@dataclass(slots=True)
+class Recording:
+    """A traced call."""
+
+    function: Function
+    sources: tuple[Source, ...]
+    plan: GuardPlan
+    output: Recipe
+    fresh: tuple[FreshTensor, ...]
+    writes: tuple[Write, ...]
+    grads: tuple[GradWrite, ...]
+    bindings: tuple[Binding, ...]
+    variables: tuple[tuple[Value, int], ...]  # of a variable: the fetched tensor it stands for
+    trace: Trace
+
+
+class Fetches:
+    """The items whose values a call needs, each with a position."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self._positions: dict[int, int] = {}
+
+    def of(self, item: Item) -> int:
+        found = self._positions.get(item.number)
+        if found is None:
+            found = self._positions[item.number] = len(self.items)
+            self.items.append(item)
+        return found
+
+
+def record(
+    fn: Callable[..., Any], parameters: Parameters, roots: Sequence[Any], tree: Tree, name: str
+) -> Recording:
+    """Trace one call. Raises what the function raises, and TraceError for what a trace cannot
+    follow; all objects are then as before."""
+    return _Recorder(fn, parameters, roots, tree, name).run()
+
+
+@dataclass(slots=True)
+class _Input:
+    """An argument's leaf: its item, the tensor that stands for it, its value at the start."""
+
+    item: Item
+    tensor: Tensor
+    start: Value
+    kind: SourceKind
+
+
+@dataclass(slots=True)
+class _Recorder:
+    fn: Callable[..., Any]
+    parameters: Parameters
+    roots: Sequence[Any]
+    tree: Tree
+    name: str
+    fetches: Fetches = field(default_factory=Fetches)
+    trace: Trace = field(init=False)
+    inputs: list[_Input] = field(default_factory=list)
+    live: dict[int, Any] = field(default_factory=dict)
+    histories: dict[History, Item] = field(default_factory=dict)
+
+    def run(self) -> Recording:
+        self.trace = Trace(self.name, self.tree.path_of)
+        for item in self.tree.items:
+            if item.kind == "tensor" and len(item.value.maps) == item.value.history.depth:
+                self.histories.setdefault(item.value.history, item)
+        self.enter_arguments()
+        self.live.update(rebuilt(self.tree, self.live))
+        args, kwargs = self.parameters.unbind(self.live_roots())
+        snapshot = Snapshot(self.tree, self.live)
+        randomness = RandomState(self.tree.generators)
+        with self.restoring(snapshot, randomness), self.trace:
+            out = self.fn(*args, **kwargs)
+            randomness.check(self.name)
+            return self.collect(out, snapshot.changes())
+
+    @contextlib.contextmanager
+    def restoring(self, snapshot: Snapshot, randomness: RandomState) -> Iterator[None]:
+        grad_mode = modes.grad
+        try:
+            yield
+        finally:
+            snapshot.restore()
+            randomness.restore()
+            modes.grad = grad_mode
+
+    def live_roots(self) -> list[Any]:
+        roots = [item for item in self.tree.items if item.step.how == "root"]
+        return [self.live.get(item.number, item.value) for item in roots]
+
+    # --- in ----------------------------------------------------------------------------------
+
+    def enter_arguments(self) -> None:
+        """Give each leaf of the arguments a parameter."""
+        users: dict[int, int] = {}
+        for item in self.tree.items:
+            if item.kind == "tensor":
+                users[id(item.value.cell)] = users.get(id(item.value.cell), 0) + 1
+        for item in self.tree.items:
+            if item.argument and item.kind in ("tensor", "array", "input"):
+                self.enter(item, users)
+
+    def enter(self, item: Item, users: dict[int, int]) -> None:
+        value, trace = item.value, self.trace
+        kind: SourceKind
+        if item.kind == "input":
+            tensor, kind = trace.arg(TensorType(float64), item.path, weak=True), "float"
+        elif item.kind == "array":
+            tensor, kind = trace.arg(type_of_array(value), item.path), "array"
+        elif value.maps and not value.requires_grad and users[id(value.cell)] == 1:
+            value.array()  # raises where it leaked out of another trace
+            tensor, kind = trace.arg(value.type, item.path, weak=value.weak), "view"
+        else:
+            value.array()
+            tensor, kind = trace.bind(value, item.path), "cell"
+        if kind != "cell":
+            self.live[item.number] = tensor
+        self.fetches.of(item)
+        self.inputs.append(_Input(item, tensor, trace.values[tensor.cell], kind))
+
+    # --- out ---------------------------------------------------------------------------------
+
+    def collect(self, out: Any, changes: list[Change]) -> Recording:
+        """Everything that the call gives, as results of the Function and recipes."""
+        trace = self.trace
+        self.check_inputs()
+        escapes = Escapes(trace, self.tree, self.fetches, self.views_given(), self.live)
+        leaves, treedef = pytree.flatten(out)
+        paths = pytree.leaf_paths(treedef, "out")
+        escapes.announce(leaves, [c.new for c in changes], list(trace.grads.values()))
+        output = escapes.output(treedef, leaves, paths)
+        grads = list(self.grad_writes(escapes))
+        bindings = [self.binding(change, escapes) for change in changes]
+        results = list(escapes.results)
+        writes = list(self.cell_writes(results))
+        function = trace.finish(results)
+        return Recording(
+            function=function,
+            sources=self.sources(function),
+            plan=self.plan(bool(writes)),
+            output=output,
+            fresh=tuple(escapes.fresh),
+            writes=tuple(writes),
+            grads=tuple(grads),
+            bindings=tuple(bindings),
+            variables=tuple(self.variables()),
+            trace=trace,
+        )
+
+    def views_given(self) -> dict[int, int]:
+        """By the cell of its stand-in, the position of each argument that is a view."""
+        given = (i for i in self.inputs if i.kind == "view")
+        return {id(i.tensor.cell): self.fetches.of(i.item) for i in given}
+
+    def check_inputs(self) -> None:
+        for given in self.inputs:
+            changed = self.trace.values[given.tensor.cell] is not given.start
+            if changed and given.kind == "array":
+                raise located(
+                    TraceError(
+                        f"the jitted function changes its argument {given.item.path}, a NumPy "
+                        "array, in place; pass treadle.tensor(...) to have it changed, or change "
+                        "a copy"
+                    )
+                )
+
+    def cell_writes(self, results: list[Result]) -> Iterator[Write]:
+        """Storages from outside whose content changed."""
+        trace = self.trace
+        for given in self.inputs:
+            value = trace.values[given.tensor.cell]
+            if given.kind == "view" and value is not given.start:
+                results.append(Result(value, given.item.path, "state"))
+                yield Write(self.fetches.of(given.item), len(results) - 1, view=True)
+        for cell, start in trace.entry.items():
+            value = trace.values[cell]
+            if value is start:
+                continue
+            item = self.tree.cells[id(cell)]
+            self.check_untracked(item, cell)
+            results.append(Result(value, item.path, "state"))
+            yield Write(self.fetches.of(item), len(results) - 1, view=False)
+
+    def check_untracked(self, item: Item, cell: Cell) -> None:
+        if self.trace.computed(item.value.history):
+            at = self.trace.written.get(cell)
+            raise GradientError(
+                f"the jitted function changes {item.path} in place by something that requires grad"
+                + (f" (at {at})" if at is not None else "")
+                + "; do it inside `with treadle.no_grad():`, or assign detach() of the new value"
+            )
+
+    def grad_writes(self, escapes: Escapes) -> Iterator[GradWrite]:
+        for history, grad in self.trace.grads.items():
+            item = self.histories.get(history)
+            if item is None or grad is history.grad:
+                continue
+            recipe = escapes.refer(grad, f"{item.path}.grad")
+            yield GradWrite(self.fetches.of(item), recipe)
+
+    def binding(self, change: Change, escapes: Escapes) -> Binding:
+        recipe = None if change.new is MISSING else escapes.refer(change.new, change.path)
+        item = change.container
+        if change.how == "cell" or item.kind == "names":
+            outer = item.parent if change.how == "cell" else None
+            if outer is not None:  # the closure of a function that may be another one next time
+                return Binding(change, recipe, self.fetches.of(outer), None)
+            return Binding(change, recipe, None, change.target)
+        return Binding(change, recipe, self.fetches.of(item), None)
+
+    def sources(self, function: Function) -> tuple[Source, ...]:
+        """For each parameter, where its array comes from."""
+        known: dict[Value, Source] = {}
+        for given in self.inputs:
+            known.setdefault(given.start, Source(given.kind, self.fetches.of(given.item)))
+        for capture in self.trace.captures:
+            item = self.tree.item_of(capture.source)
+            assert item is not None
+            kind: SourceKind = "cell" if isinstance(capture.source, Tensor) else "array"
+            known[capture.value] = Source(kind, self.fetches.of(item))
+        return tuple(known[p.value] for p in function.params)
+
+    def variables(self) -> Iterator[tuple[Value, int]]:
+        """Values by which a later backward() through the call differentiates."""
+        for history, value in self.trace.variables():
+            item = self.histories.get(history)
+            if item is not None:
+                yield value, self.fetches.of(item)
+
+    def plan(self, writes: bool) -> GuardPlan:
+        any_view = {i.item.number for i in self.inputs if i.kind == "view"}
+        reads = {
+            child.number
+            for history in self.trace.grad_reads
+            if (item := self.histories.get(history)) is not None
+            for child in item.children
+            if child.step.how == "grad"
+        }
+        tensors = [i for i in self.fetches.items if i.kind == "tensor"]
+        apart = tensors if writes else []
+        return GuardPlan(self.tree, self.fetches.items, any_view, reads, apart)
+
+
+def rebuilt(tree: Tree, leaves: dict[int, Any]) -> dict[int, Any]:
+    """Copies of the arguments' containers that hold replaced leaves, by item number."""
+    done: dict[int, Any] = {}
+
+    def value_of(item: Item) -> Any:
+        if item.number in leaves:
+            return leaves[item.number]
+        if item.of is not None:
+            return value_of(item.of)
+        if item.number not in done:
+            done[item.number] = item.value  # a container that holds itself stays as it is
+            done[item.number] = _copied(item, [value_of(c) for c in item.children])
+        return done[item.number]
+
+    for item in tree.items:
+        if item.argument and item.step.how == "root":
+            value_of(item)
+    originals = tree.items
+    return {n: v for n, v in done.items() if v is not originals[n].value}
+
+
+def _copied(item: Item, children: list[Any]) -> Any:
+    """The container `item` with `children`; itself where they are what it holds."""
+    if not item.argument or item.kind not in ("list", "tuple", "dict", "tree"):
+        return item.value
+    if all(new is c.value for new, c in zip(children, item.children, strict=True)):
+        return item.value
+    container = pytree.container_of(type(item.value))
+    if container is None or len(container.parts(item.value)[0]) != len(children):
+        raise TraceError(
+            f"{item.path} is a {type(item.value).__qualname__} that holds NumPy arrays or floats; "
+            "use a plain list, tuple or dict, or register_container for the class"
+        )
+    return container.build(container.parts(item.value)[1], children)

@@ -1,0 +1,140 @@
+"""A specialization: one compiled trace, the guard that says when it fits, and the call itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from treadle.tracer import pullback
+from treadle.tracer.backend import CompileOptions, Executable
+from treadle.tracer.cell import Cell
+from treadle.tracer.effects import replace_elements, set_attribute, set_cell, set_item
+from treadle.tracer.errors import leak_error
+from treadle.tracer.guards import Match, compile_guard
+from treadle.tracer.history import History
+from treadle.tracer.items import MISSING
+from treadle.tracer.location import user_location
+from treadle.tracer.recorder import Binding, Recording, Source
+from treadle.tracer.signature import Facts, describe
+from treadle.tracer.tensor import Tensor
+from treadle.tracer.views import numpy_view
+
+Array = npt.NDArray[Any]
+
+
+class Specialization:
+    """A recording, compiled. `match(roots)` gives what `call` needs, or None."""
+
+    def __init__(
+        self, recording: Recording, executable: Executable, options: CompileOptions, grad_mode: bool
+    ) -> None:
+        self.function = recording.function
+        self.executable = executable
+        self.options = options
+        self.grad_mode = grad_mode
+        self.match: Match = compile_guard(recording.plan)
+        self.facts: Facts = describe(recording.plan)
+        self.hits = 0
+        self._sources = recording.sources
+        self._output = recording.output
+        self._fresh = recording.fresh
+        self._writes = recording.writes
+        self._grads = recording.grads
+        self._bindings = recording.bindings
+        self._pull = pullback.plan(recording)
+        self._copied = self._unsafe_parameters()
+
+    def _unsafe_parameters(self) -> frozenset[int]:
+        """Parameters that the compiled code overwrites with something else than their own new
+        content: others may still hold the old buffer, so that it is copied."""
+        own = {w.result: w.position for w in self._writes if not w.view}
+        unsafe = set()
+        for param, result in self.executable.in_place:
+            source = self._sources[param]
+            if source.kind != "cell" or own.get(result) != source.position:
+                unsafe.add(param)
+        return frozenset(unsafe)
+
+    def call(self, found: Sequence[Any]) -> Any:
+        """Run on what `match` gave. Raises IndexFault with all state as before."""
+        self.hits += 1
+        arrays = [_array_of(s, found[s.position]) for s in self._sources]
+        saved = self._pull is not None and self._pull.save(found, self._sources, arrays)
+        for param, _ in self.executable.in_place:
+            source = self._sources[param]
+            kept = param in self._copied or saved or found[source.position].cell.pinned
+            if kept or not arrays[param].flags.writeable:
+                arrays[param] = arrays[param].copy()
+        outs = self.executable.run(arrays)
+        self._write_back(found, outs)
+        fresh = self._tensors(outs)
+        if self._pull is not None:
+            self._pull.record(found, fresh, saved)
+        for grad in self._grads:
+            found[grad.position].history.grad = grad.recipe.build(found, fresh)
+        for binding in self._bindings:
+            _bind(binding, found, fresh)
+        return self._output.build(found, fresh)
+
+    def _write_back(self, found: Sequence[Any], outs: Sequence[Array]) -> None:
+        loc = user_location() if self._writes else None
+        for write in self._writes:
+            x: Tensor = found[write.position]
+            if write.view:
+                np.copyto(numpy_view(x.cell.writable(), x.maps), outs[write.result])
+            elif outs[write.result] is not x.cell.buffer:
+                x.cell.replace(outs[write.result])
+            x.cell.wrote(loc)
+
+    def _tensors(self, outs: Sequence[Array]) -> list[Tensor]:
+        """The tensors that the call computed, sharing storage and history as in the trace."""
+        cells: dict[int, Cell] = {}
+        histories: dict[int, History] = {}
+        made = []
+        for spec in self._fresh:
+            cell = cells.get(spec.result)
+            if cell is None:
+                cell = cells[spec.result] = Cell.of(outs[spec.result])
+            history = histories.get(spec.history)
+            if history is None:
+                history = histories[spec.history] = History()
+                history.requires_grad = spec.role == "leaf"
+            made.append(Tensor(cell, spec.maps, history, spec.type, spec.weak))
+        return made
+
+
+def _array_of(source: Source, value: Any) -> Array:
+    """The array of a parameter: contiguous, of the parameter's type, not copied if it is that."""
+    if source.kind == "cell":
+        cell: Cell = value.cell
+        if cell.home is not None:
+            raise leak_error(value, cell.made_at, "as an input of a jitted function")
+        return cell.buffer
+    if source.kind == "float":
+        return np.array(value, np.float64)
+    array = value.array() if source.kind == "view" else value
+    return np.asarray(array, order="C")
+
+
+def _bind(binding: Binding, found: Sequence[Any], fresh: Sequence[Tensor]) -> None:
+    """Repeat an assignment of the traced function."""
+    change = binding.change
+    target = binding.target if binding.position is None else found[binding.position]
+    value = MISSING if binding.recipe is None else binding.recipe.build(found, fresh)
+    if change.how == "whole":
+        replace_elements(target, value)
+    elif change.how == "attr":
+        set_attribute(target, change.key, value)
+    elif change.how == "cell":
+        set_cell(target if binding.position is None else _closure_cell(binding, target), value)
+    elif isinstance(target, list):
+        target[change.key] = value
+    else:
+        set_item(target, change.key, value)
+
+
+def _closure_cell(binding: Binding, fn: Any) -> Any:
+    return fn.__closure__[binding.change.container.step.key]
