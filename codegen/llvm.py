@@ -112,6 +112,10 @@ class Module:
             listed = ", ".join(p.text for p in params)
             self._declared[name] = f"declare {result.text} @{name}({listed})"
 
+    def has_function(self, name: str) -> bool:
+        """Whether a function of that name is defined, or being written."""
+        return any(f.name == name for f in self._functions)
+
     def has_global(self, name: str) -> bool:
         """Whether a constant of that name was made already."""
         return name in self._globals
