@@ -52,6 +52,7 @@ from treadle.tracer.api import *  # noqa: F403  the array functions
 from treadle.tracer.create import tensor
 from treadle.tracer.execute import apply
 from treadle.tracer.grad import grad, value_and_grad
+from treadle.tracer.jit import Jitted, disable_jit, jit, set_explain
 from treadle.tracer.modes import enable_grad, is_grad_enabled, no_grad
 from treadle.tracer.tensor import Tensor
 
@@ -62,6 +63,7 @@ __all__ = [
     "Dim",
     "GradientError",
     "IndexFault",
+    "Jitted",
     "ParseError",
     "ShapeError",
     "Tensor",
@@ -71,6 +73,7 @@ __all__ = [
     "VerifyError",
     "apply",
     "bool",
+    "disable_jit",
     "enable_grad",
     "float32",
     "float64",
@@ -78,10 +81,12 @@ __all__ = [
     "int32",
     "int64",
     "is_grad_enabled",
+    "jit",
     "manual_seed",
     "nn",
     "no_grad",
     "optim",
+    "set_explain",
     "tensor",
     "uint8",
     "uint32",

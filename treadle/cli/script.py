@@ -11,7 +11,7 @@ from typing import Any
 from treadle.ir.errors import TreadleError
 from treadle.ir.graph import Function
 from treadle.ir.parser import parse_arguments
-from treadle.tracer.jit import JitFunction, jit, on_first_call
+from treadle.tracer.jit import Jitted, jit, on_first_call
 
 
 class ScriptError(TreadleError):
@@ -42,13 +42,13 @@ def trace_script(script: Path, name: str | None, types: str | None) -> Function:
     arguments = parse_arguments(types, "--args")
     namespace = _run(script, "__treadle_dump__")
     function = _find(namespace, name, script)
-    traced = function if isinstance(function, JitFunction) else jit(function)
+    traced = function if isinstance(function, Jitted) else jit(function)
     found: Function = traced.trace(*arguments)
     return found
 
 
 def _until_first_call(script: Path, name: str | None) -> Function:
-    def stop(function: JitFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def stop(function: Jitted, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if name is None or name in (function.__name__, function.__qualname__):
             raise _Stop(function.trace(*args, **kwargs))
 
