@@ -8,6 +8,7 @@ from typing import Any, Self
 from treadle.ir.errors import DTypeError, ShapeError, TreadleError
 from treadle.ir.types import shape_text
 from treadle.nn.parameter import Parameter
+from treadle.tracer import api
 from treadle.tracer.modes import no_grad
 from treadle.tracer.tensor import Tensor
 
@@ -209,12 +210,10 @@ class Module:
 
 def clear_grad(param: Tensor, set_to_none: bool) -> None:
     """Forget the gradient of `param`, or set it to zero."""
-    if param.grad is None:
-        return
     if set_to_none:
-        param.grad = None
-    else:
-        param.grad = param.grad.detach() * 0
+        param.grad = None  # not read before: a jitted step would come to depend on what it was
+    elif param.grad is not None:
+        param.grad = api.zeros_like(param)
 
 
 def _join(path: str, name: str) -> str:
