@@ -27,16 +27,19 @@ class Copier:
         """The value that stands for `value` in the new Function."""
         return self._new.get(value, value)
 
-    def renewed(self, instr: Instr, regions: Sequence[Function] | None = None) -> Instr:
-        """`instr` with operands (and regions) of the new Function, not appended yet."""
-        args = tuple(self._new.get(a, a) for a in instr.args) if self._new else instr.args
-        inner = instr.regions if regions is None else tuple(regions)
-        if _same(args, instr.args) and _same(inner, instr.regions):
+    def renewed(self, instr: Instr, regions: Sequence[Function] = ()) -> Instr:
+        """`instr` with operands (and regions, where it has some) of the new Function, not
+        appended yet."""
+        new = self._new
+        args = tuple([new.get(a, a) for a in instr.args]) if new else instr.args
+        inner = tuple(regions) if regions else instr.regions
+        # Values and Functions are equal only to themselves, so this compares identities.
+        if args == instr.args and inner == instr.regions:
             return instr
         types = [r.type for r in instr.results]
         return Instr(instr.op, args, instr.attrs, types, instr.loc, inner)
 
-    def keep(self, instr: Instr, regions: Sequence[Function] | None = None) -> Instr:
+    def keep(self, instr: Instr, regions: Sequence[Function] = ()) -> Instr:
         """Append `instr` as `renewed` makes it."""
         return self.put(instr, self.renewed(instr, regions))
 
@@ -44,8 +47,8 @@ class Copier:
         """Append `renewed`, which stands for `instr`."""
         self.builder.append(renewed)
         if renewed is not instr:
-            for old, new in zip(instr.results, renewed.results, strict=True):
-                self.replace(old, new)
+            self._changed = True
+            self._new.update(zip(instr.results, renewed.results, strict=True))
         return renewed
 
     def replace(self, old: Value, new: Value) -> None:
@@ -67,7 +70,3 @@ class Copier:
     def _result(self, result: Result) -> Result:
         value = self.of(result.value)
         return result if value is result.value else Result(value, result.path, result.kind)
-
-
-def _same(new: Sequence[object], old: Sequence[object]) -> bool:
-    return len(new) == len(old) and all(n is o for n, o in zip(new, old, strict=True))

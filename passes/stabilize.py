@@ -39,6 +39,9 @@ from treadle.passes.rewrite import RuleSet, made_by, rewrite
 RULES = RuleSet()
 NEG_INF = float("-inf")
 
+# How many layout ops a pattern looks through: a chain of thousands with a user at each would cost
+# its length for every user.
+_REACH = 32
 # What `log` may be moved in front of: ops that only pick elements of their first operand.
 _PICKING = ("reshape", "permute", "broadcast_to", "flip", "slice", "gather")
 
@@ -71,7 +74,7 @@ class _Peeled:
 def _peel(value: Value, shape: Shape | None = None, stops: bool = False) -> _Peeled:
     """Reshapes, outer broadcasts and (where `stops`) stop_gradients taken off."""
     stopped = False
-    while True:
+    for _ in range(_REACH):
         if made := made_by(value, "reshape"):
             shape = value.type.shape if shape is None else shape
         elif shape is None and made_by(value, "broadcast_to"):
@@ -79,8 +82,9 @@ def _peel(value: Value, shape: Shape | None = None, stops: bool = False) -> _Pee
         elif stops and (made := made_by(value, "stop_gradient")):
             stopped = True
         if made is None:
-            return _Peeled(value, shape, stopped)
+            break
         value = made.args[0]
+    return _Peeled(value, shape, stopped)
 
 
 def _rows_of(peeled: _Peeled, over: Shape, axes: Sequence[int]) -> bool:
@@ -268,11 +272,12 @@ def _softmax(b: Builder, e: Value, total: Instr | None) -> Value | None:
 def _picked(value: Value, *ops: str) -> tuple[Instr, list[Instr]] | None:
     """The instruction of `ops` from which `value` is picked, and the picking, last op first."""
     picking: list[Instr] = []
-    while (made := value.producer) is not None:
+    for _ in range(_REACH):
+        made = value.producer
+        if made is None or made.op.name not in (*ops, *_PICKING):
+            return None
         if made.op.name in ops:
             return made, picking
-        if made.op.name not in _PICKING:
-            return None
         picking.append(made)
         value = made.args[0]
     return None

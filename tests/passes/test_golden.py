@@ -18,10 +18,14 @@ from treadle.passes.pipeline import pipeline
 CASES = all_cases()
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def blessed(request: pytest.FixtureRequest) -> None:
+    """With --bless, write the files of the chosen cases (`-k stabilize` chooses)."""
     if request.config.getoption("--bless"):
-        for file in sorted({case.file for case in CASES}):
+        chosen = [getattr(item, "callspec", None) for item in request.session.items]
+        for file in sorted(
+            {spec.params["case"].file for spec in chosen if spec and "case" in spec.params}
+        ):
             bless(file)
 
 
