@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from treadle.tracer.items import MISSING, SCALARS, Item, Tree, slot_names
+from treadle.tracer.paths import attribute_label
 
 How = Literal["item", "attr", "cell", "whole"]
 
@@ -100,7 +101,7 @@ class _Mapping(_Entry):
     def path(self, key: Any) -> str:
         if self.item.kind == "dict":
             return f"{self.item.path}[{key!r}]"
-        return f"{self.item.path}.{key}" if self.item.path else str(key)
+        return self.item.path + attribute_label(key) if self.item.path else str(key)
 
     def changes(self) -> Iterator[Change]:
         now = self.now()

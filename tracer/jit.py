@@ -290,8 +290,7 @@ class Jitted:
             calls = "1 call" if spec.hits == 1 else f"{spec.hits} calls"
             lines.append(f"  {number}. {calls}, compiled in {seconds:.3f} s, guarded by")
             lines.append(f"       grad mode: {'on' if spec.grad_mode else 'off'}")
-            for facts in spec.facts.values():
-                lines += [f"       {what}: {value}" for what, value in facts.items()]
+            lines += [f"       {p}: {' '.join(f.values())}" for p, f in spec.facts.items()]
         return "\n".join(lines)
 
     def clear(self) -> None:

@@ -69,6 +69,7 @@ class _Walk:
         self.namespaces: dict[int, Item] = {}
         self.entries: set[tuple[int, str]] = set()
         self.classes: set[type] = set()
+        self.keys: dict[str, Any] = {}
 
     # --- the loop ----------------------------------------------------------------------------
 
@@ -81,7 +82,24 @@ class _Walk:
     def run(self) -> Tree:
         while self.queue:
             self.visit(*self.queue.popleft())
+        if self.keys:
+            for item in self.tree.items:
+                item.path = self.with_keys(item.path)
         return self.tree
+
+    def key_text(self, key: Any) -> str:
+        """A dictionary's key as the user would write it; for an object, a mark that is replaced
+        by its path at the end, when that is known."""
+        if type(key) in SCALARS or isinstance(key, (tuple, Enum)):
+            return repr(key)
+        self.keys[f"\0{id(key)}\0"] = key
+        return f"\0{id(key)}\0"
+
+    def with_keys(self, path: str) -> str:
+        for mark, key in self.keys.items() if "\0" in path else ():
+            known = self.tree.by_id.get(id(key))
+            path = path.replace(mark, known.path if known is not None else type(key).__name__)
+        return path
 
     def add(
         self, parent: Item | None, step: Step, path: str, kind: Kind, value: Any,
@@ -185,7 +203,8 @@ class _Walk:
 
     def elements(self, item: Item, value: Iterable[Any]) -> None:
         for n, element in enumerate(value):
-            self.later(element, item, Step("item", n), f"{item.path}[{n}]", item.argument)
+            path = f"{item.path}[{n}]"
+            self.later(element, item, Step("item", n), path, item.argument, item.guarded)
 
     def builtin(self, item: Item, value: Any, cls: type[Any]) -> Kind:
         """list, tuple, dict and their subclasses."""
@@ -199,7 +218,8 @@ class _Walk:
             self.elements(item, value)
             return "list" if isinstance(value, list) else "tuple"
         for key, child in value.items():
-            self.later(child, item, Step("item", key), f"{item.path}[{key!r}]", item.argument)
+            path = f"{item.path}[{self.key_text(key)}]"
+            self.later(child, item, Step("item", key), path, item.argument, item.guarded)
         return "dict"
 
     def tree_part(self, item: Item, value: Any, cls: type[Any]) -> Kind:
@@ -236,7 +256,8 @@ class _Walk:
             return
         item = self.add(item, Step("attr", "__dict__"), item.path, "attrs", inside)
         for name, child in inside.items():
-            self.attribute(child, item, Step("item", name), f"{item.path}.{name}", name)
+            path = item.path + attribute_label(name)
+            self.attribute(child, item, Step("item", name), path, name)
 
     def attribute(self, value: Any, item: Item, step: Step, path: str, name: str) -> None:
         """Plain values wait until some code spells their name."""
@@ -421,6 +442,14 @@ def unwrapped(value: Any) -> tuple[Any, list[str]]:
         if isinstance(value, cls):
             return getattr(value, attribute), [attribute]
     return value, []
+
+
+def attribute_label(name: Any) -> str:
+    """`.name`; for the children of a Sequential `[0]`."""
+    text = str(name)
+    if text.isidentifier():
+        return f".{text}"
+    return f"[{text}]" if text.isdigit() else f".__dict__[{name!r}]"
 
 
 def _opaque(value: Any) -> bool:

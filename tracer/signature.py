@@ -15,7 +15,7 @@ import numpy as np
 
 from treadle.ir.types import shape_text
 from treadle.tracer.guards import GuardPlan
-from treadle.tracer.items import Item
+from treadle.tracer.items import Item, is_plain
 
 NOT_THERE = "(not there)"
 Facts = dict[str, dict[str, str]]  # by path: what it is called, and its value in words
@@ -81,7 +81,7 @@ def item_facts(item: Item) -> dict[str, str]:
     if item.kind in ("list", "tuple", "deque"):
         return {**_type_of(item), f"len({path})": str(len(value))}
     if item.kind == "dict":
-        return {**_type_of(item), f"keys of {path}": _brief([*value])}
+        return {**_type_of(item), f"keys of {path}": _brief(_keys(value))}
     if item.kind == "attrs":
         return {f"attributes of {path}": _brief([*value])}
     if item.kind in ("scalar", "value", "data"):
@@ -97,6 +97,11 @@ def item_facts(item: Item) -> dict[str, str]:
     if item.kind == "same":
         return {path: _identity(value)}
     return {} if item.kind in ("names", "open") else _type_of(item)
+
+
+def _keys(value: Any) -> list[Any]:
+    """The keys of a dictionary; objects among them by their class."""
+    return [k if is_plain(k) else type(k) for k in value]
 
 
 def _type_of(item: Item) -> dict[str, str]:
