@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from native_call import Array, Native, close, compiled, silent
 
 from treadle.codegen.plan_fused import RUN, FusedPlan
@@ -123,7 +122,7 @@ def test_maps_broadcast_their_operands(shape: list[int], ones: list[bool], targe
 def test_long_sums_err_no_more_than_pairwise_summation(
     shape: tuple[int, ...], axis: int, target: Target
 ) -> None:
-    """Rounding errors of additions of like sign: a running sum would be off by thousands of ulps."""
+    """Rounding errors of additions of like sign: a running sum is off by thousands."""
     x = np.random.default_rng(5).random(shape).astype(np.float32)
     native = compiled(program(lambda b, v: b.sum(v, axis), f32(*shape)), target)
     (plan,) = fused_plans(native)
