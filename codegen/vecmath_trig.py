@@ -80,6 +80,7 @@ def _sine(m: Maths, x: Val, quarter: int) -> Val:
         # sin(r + e) = sin r + e cos r, and of cos r few bits matter.
         slope = m.muladd(z, -0.5, 1.0)
         result = m.add(r, m.muladd(reduced[1], slope, m.mul(cube, series)))
+    result = m.at_most(m.at_least(result, -1.0), 1.0)  # rounding may step over the peak
     return result if quarter else m.select(m.equal(x, 0.0), x, result)  # keeps -0
 
 
