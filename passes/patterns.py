@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from treadle.ir.graph import Value
 from treadle.ir.op import ArrayData
-from treadle.ir.types import Size
 
 _LAYOUT = frozenset({"broadcast_to", "reshape", "permute", "flip"})
 _SPLAT_LIMIT = 4096  # elements of a constant that are looked at one by one
@@ -59,11 +58,6 @@ def is_power_of_two(found: float) -> bool:
         return False
     mantissa, exponent = np.frexp(found)
     return abs(float(mantissa)) == 0.5 and -100 < int(exponent) < 100
-
-
-def known_size(size: Size) -> int | None:
-    """A size that is a number, else None."""
-    return size if isinstance(size, int) else None
 
 
 def attr(value: Any, name: str) -> Any:

@@ -7,15 +7,15 @@ replaces the results of `i`, of the same types. Its docstring is the identity th
     from treadle.ir.builder import Builder
     from treadle.ir.graph import Instr, Value
     from treadle.passes.canonicalize import RULES
+    from treadle.passes.rewrite import made_by
 
-    @RULES.rule("neg")
-    def neg_of_sub(b: Builder, i: Instr) -> Value | None:
-        '''-(x - y) = y - x'''
-        inner = made_by(i.args[0], "sub")
-        return b.sub(inner.args[1], inner.args[0]) if inner else None
+    @RULES.rule("sin")
+    def sin_of_neg(b: Builder, i: Instr) -> Value | None:
+        '''sin(-x) = -sin(x)'''
+        inner = made_by(i.args[0], "neg")
+        return b.neg(b.call("sin", inner.args[0])) if inner else None
 
-(An example of form only: it is wrong for x = y, where the two zeros differ in sign.) Such a file,
-once imported, takes part in every later compilation.
+Such a file, once imported, takes part in every later compilation.
 
 What a rule emits is matched again, so rules compose; a budget per instruction of the program ends
 rules that undo each other, with a note that names the last one. One walk, forward, without

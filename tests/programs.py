@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from math import prod
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -424,8 +425,8 @@ def numbers(rng: np.random.Generator, shape: Sequence[int], dtype: DType, menu: 
         return rng.integers(-5, 6, shape).astype(dtype.dtype)
     tame = rng.uniform(-2, 2, shape)
     if menu.special_values:
-        odd = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40, -3e38, 1.0, 88.9, -104.0]
-        tame = np.where(rng.uniform(size=shape) < 0.3, rng.choice(odd, shape), tame)
+        odd = [0.0, -0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40, -3e38, 1.0, 88.9, 3e9]
+        tame = np.where(rng.uniform(size=shape) < 0.5, rng.choice(odd, shape), tame)
     with np.errstate(over="ignore"):
         return np.asarray(tame).astype(dtype.dtype)
 
@@ -448,7 +449,7 @@ def generate(choose: Choose, menu: Menu) -> Program:
     for line in range(1, 1 + choose(menu.steps + 1)):
         d.b.loc = Loc("random.py", line)
         _step(d, names)
-    results = [*_unused(d)[-4:], *(d.value() for _ in range(choose(3)))]
+    results = [*_unused(d)[-8:], *(d.value() for _ in range(choose(3)))]
     if menu.gradients:
         results += _gradients(d, variables)
     named = [Result(v, f"r{n}") for n, v in enumerate(results)]
@@ -486,6 +487,11 @@ def _gradients(d: Draft, variables: Sequence[Value]) -> list[Value]:
     loss = loss_of(d.b, d.value(floats=True))
     one = d.b.const(1, loss.type.dtype)
     return [loss, *d.b.call_multi("gradient", loss, one, *variables, outputs=1)]
+
+
+def seeded(seed: int, menu: Menu) -> Program:
+    """The program of a number: for sweeps, which reach more rules than a search that shrinks."""
+    return generate(Random(seed).randrange, menu)
 
 
 @st.composite

@@ -13,7 +13,9 @@ from golden_cases import GOLDEN, Case, all_cases, bless, outcome
 
 from treadle.ir.parser import parse_function
 from treadle.ir.printer import print_function
+from treadle.passes import canonicalize, stabilize
 from treadle.passes.pipeline import pipeline
+from treadle.passes.rewrite import RuleSet
 
 CASES = all_cases()
 
@@ -50,3 +52,10 @@ def test_every_pass_has_golden_programs() -> None:
 
 def test_golden_folders_are_passes() -> None:
     assert {f.name for f in GOLDEN.iterdir()} <= {p.name for p in pipeline()}
+
+
+@pytest.mark.parametrize("rules", [canonicalize.RULES, stabilize.RULES], ids=["canon", "stabilize"])
+def test_every_rule_has_a_golden_program(rules: RuleSet) -> None:
+    shown = {name for case in CASES for name in case.expected.partition("\n")[0].split(", ")}
+    fired = {name.removeprefix("by ") for name in shown}
+    assert {rule.name for rule in rules} - fired == set()

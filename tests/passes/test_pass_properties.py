@@ -20,10 +20,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from dataclasses import replace
 
-from programs import EVERYTHING, EXACT, SMOOTH, Program, programs, uncovered_ops
+from programs import EVERYTHING, EXACT, SMOOTH, Program, programs, seeded, uncovered_ops
 
 from treadle.ir.graph import Function, Level
 from treadle.ir.interpreter import interpret
+from treadle.ir.types import bool_, float32, int32
 from treadle.ir.verifier import verify
 from treadle.passes import autodiff, canonicalize, cse, dce, expand, fold, stabilize
 from treadle.passes.manager import Pass, PassContext, run_pass, run_pipeline
@@ -32,6 +33,16 @@ from treadle.passes.pipeline import PIPELINE
 Array = npt.NDArray[Any]
 
 BITWISE = (cse.EARLY, canonicalize.PASS, fold.PASS, cse.PASS, dce.PASS)
+_REWRITTEN_OPS = """
+    neg add sub mul div pow abs where logical_not eq lt cast sum max reshape permute broadcast_to
+    flip slice slice_update
+"""
+REWRITTEN = replace(
+    EVERYTHING,
+    ops=frozenset(_REWRITTEN_OPS.split()),
+    dtypes=(float32, int32, bool_),
+    steps=40,
+)
 DIFFERENTIATED = replace(SMOOTH, gradients=True, steps=8)
 IDIOMS = replace(
     SMOOTH,
@@ -69,11 +80,23 @@ def test_random_programs_hold_every_op() -> None:
 
 @pytest.mark.parametrize("pass_", BITWISE, ids=lambda p: p.name)
 @given(program=programs(EVERYTHING))
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_results_are_the_same_bits(pass_: Pass, program: Program) -> None:
     done = after(pass_, program.fn)
     verify(done, Level.TRACED)
     same_bits(interpret(done, program.arrays), interpret(program.fn, program.arrays))
+
+
+@pytest.mark.parametrize("pass_", BITWISE, ids=lambda p: p.name)
+def test_results_are_the_same_bits_over_a_sweep(pass_: Pass) -> None:
+    for seed in range(600):
+        program = seeded(seed, EVERYTHING if seed % 4 == 0 else REWRITTEN)
+        done = after(pass_, program.fn)
+        try:
+            same_bits(interpret(done, program.arrays), interpret(program.fn, program.arrays))
+        except AssertionError as error:
+            error.add_note(f"seed {seed}: {program}\nbecame\n{done}")
+            raise
 
 
 @given(program=programs(replace(EXACT, steps=25)))
