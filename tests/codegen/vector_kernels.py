@@ -12,7 +12,7 @@ import pytest
 
 from treadle.codegen.llvm import I64, PTR, FunctionWriter, Module, memory_type, vec
 from treadle.codegen.scalar_llvm import Element, FaultHook, LlvmScalarOps
-from treadle.codegen.target import NAMES, Target, named
+from treadle.codegen.target import NAMES, Target, host, named
 from treadle.ir.types import DType, bool_, dtype_of
 from treadle.runtime.native import load
 
@@ -27,6 +27,7 @@ TARGETS = [
         ),
     )
     for name in NAMES
+    if named(name).arch == host().arch
 ]
 
 
