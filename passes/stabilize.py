@@ -11,8 +11,9 @@ overflows, underflows or becomes subnormal.
 
 What is recognised, for any x (a scale or a mask is inside it, and stays: the composite's operand is
 the scaled value, rounded once):
-  - exp(x) / sum(exp(x)), also times 1 / sum or sum ** -1; where(c, exp(x), 0) for exp(x);
-  - log(sum(exp(x))), and the log of a softmax, also of a part of one: reshaped, sliced, gathered;
+  - exp(x) / sum(exp(x)), also times 1 / sum or sum ** -1; where(c, exp(x), 0) for exp(x), or a
+    part of exp(x): reshaped, permuted, sliced, gathered;
+  - log(sum(exp(x))), and the log of a softmax or of exp(x), also of a part of one;
   - x - max(x) for x, the maximum under stop_gradient or not: a shift by what is constant along the
     axis changes neither a softmax nor its derivative; and log(sum(exp(x - max))) + max;
   - x - logsumexp(x), which is log_softmax.
@@ -42,7 +43,7 @@ NEG_INF = float("-inf")
 # How many layout ops a pattern looks through: a chain of thousands with a user at each would cost
 # its length for every user.
 _REACH = 32
-# What `log` may be moved in front of: ops that only pick elements of their first operand.
+# Ops that only pick elements of their first operand: exp and log may be moved in front of them.
 _PICKING = ("reshape", "permute", "broadcast_to", "flip", "slice", "gather")
 
 
@@ -141,40 +142,62 @@ def _reciprocal_of(value: Value) -> Value | None:
     return found if found is not None and found.type == value.type else None
 
 
+# --- picking -----------------------------------------------------------------------------------
+
+
+def _picked(value: Value, *ops: str) -> tuple[Instr, list[Instr]] | None:
+    """The instruction of `ops` from which `value` is picked, and the picking, last op first."""
+    picking: list[Instr] = []
+    for _ in range(_REACH):
+        made = value.producer
+        if made is None or made.op.name not in (*ops, *_PICKING):
+            return None
+        if made.op.name in ops:
+            return made, picking
+        picking.append(made)
+        value = made.args[0]
+    return None
+
+
+def _pick_again(b: Builder, value: Value, picking: Sequence[Instr]) -> Value:
+    for made in reversed(picking):
+        (value,) = b.emit(made.op, (value, *made.args[1:]), made.attrs)
+    return value
+
+
 # --- exponents ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Exponent:
-    """e = exp(x), or where(keep, exp(x), 0), or where(keep, 0, exp(x)) if `flipped`."""
+    """e = exp(x), or where(keep, exp(x), 0), or where(keep, 0, exp(x)) if `flipped`; the
+    exponential also of more, from which `picking` takes a part (last op first)."""
 
     x: Value
+    picking: Sequence[Instr] = ()
     keep: Value | None = None
     flipped: bool = False
 
     def build(self, b: Builder) -> Value:
         """The value whose exponential e is."""
+        x = _pick_again(b, self.x, self.picking)
         if self.keep is None:
-            return self.x
-        if self.flipped:
-            return b.where(self.keep, NEG_INF, self.x)
-        return b.where(self.keep, self.x, NEG_INF)
+            return x
+        return b.where(self.keep, NEG_INF, x) if self.flipped else b.where(self.keep, x, NEG_INF)
 
 
 def _exponent(e: Value) -> _Exponent | None:
-    if made := made_by(e, "exp"):
-        return _Exponent(made.args[0])
+    if found := _picked(e, "exp"):
+        return _Exponent(found[0].args[0], found[1])
     choice = made_by(e, "where")
     if choice is None:
         return None
     keep, yes, no = choice.args
-    if (made := made_by(yes, "exp")) and is_number(no, 0):
-        found = _Exponent(made.args[0], keep)
-    elif (made := made_by(no, "exp")) and is_number(yes, 0):
-        found = _Exponent(made.args[0], keep, flipped=True)
-    else:
-        return None
-    return found if found.x.type == e.type else None
+    if (found := _picked(yes, "exp")) and yes.type == e.type and is_number(no, 0):
+        return _Exponent(found[0].args[0], found[1], keep)
+    if (found := _picked(no, "exp")) and no.type == e.type and is_number(yes, 0):
+        return _Exponent(found[0].args[0], found[1], keep, flipped=True)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,26 +292,6 @@ def _softmax(b: Builder, e: Value, total: Instr | None) -> Value | None:
 # --- logarithms --------------------------------------------------------------------------------
 
 
-def _picked(value: Value, *ops: str) -> tuple[Instr, list[Instr]] | None:
-    """The instruction of `ops` from which `value` is picked, and the picking, last op first."""
-    picking: list[Instr] = []
-    for _ in range(_REACH):
-        made = value.producer
-        if made is None or made.op.name not in (*ops, *_PICKING):
-            return None
-        if made.op.name in ops:
-            return made, picking
-        picking.append(made)
-        value = made.args[0]
-    return None
-
-
-def _pick_again(b: Builder, value: Value, picking: Sequence[Instr]) -> Value:
-    for made in reversed(picking):
-        (value,) = b.emit(made.op, (value, *made.args[1:]), made.attrs)
-    return value
-
-
 @RULES.rule("log")
 def log_of_softmax(b: Builder, i: Instr) -> Value | None:
     """log(softmax(x)) = log_softmax(x), also of picked elements"""
@@ -298,6 +301,13 @@ def log_of_softmax(b: Builder, i: Instr) -> Value | None:
     made, picking = found
     whole = b.call("log_softmax", made.args[0], axis=_axes(made)[0])
     return _pick_again(b, whole, picking)
+
+
+@RULES.rule("log")
+def log_of_exp(b: Builder, i: Instr) -> Value | None:
+    """log(exp(x)) = x, also of picked elements"""
+    found = _picked(i.args[0], "exp")
+    return _pick_again(b, found[0].args[0], found[1]) if found else None
 
 
 @RULES.rule("log")
