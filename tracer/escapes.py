@@ -194,7 +194,7 @@ class Escapes:
 
 
 def _kind_of(value: Any) -> str:
-    name = type(value).__qualname__
+    name = type(value).__name__
     article = "an" if name[:1].lower() in "aeiou" else "a"
     return f"{article} {name} (return or assign tensors, containers or dataclasses of them)"
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from treadle.ir.types import DType
+from treadle.ir.types import DType, TensorType
 from treadle.tracer.tensor import Tensor
 
 MISSING: Final = object()
@@ -43,7 +43,9 @@ Kind = Literal[
 LIMIT: Final = 50_000
 MANY: Final = 16  # plain containers longer than this are compared as one block
 SCALARS: Final = frozenset({type(None), bool, int, float, str})
-VALUES: Final = (bytes, complex, range, np.dtype, DType, Enum, np.generic, type(Ellipsis))
+VALUES: Final = (
+    bytes, complex, range, slice, np.dtype, DType, TensorType, Enum, np.generic, type(Ellipsis)
+)  # fmt: skip
 # Generators that a module of the library owns (initialisers draw from one): drawing from one of
 # these in a trace is noticed even where no path leads to it.
 library_generators: list[np.random.Generator] = []

@@ -2,7 +2,8 @@
 
 `flatten` takes a tree apart into its leaves and a `TreeDef`, which is hashable and rebuilds the
 tree from other leaves. Dictionaries keep their order of insertion and may have any hashable keys.
-An instance of a subclass of list or dict, or of any class that is not registered, is a leaf;
+An instance of a subclass of list or dict, or of any class that is not registered, is a leaf, and
+so are dtypes and tensor types;
 `register_container` makes a container of a user's own class.
 """
 
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from treadle.ir.errors import TreadleError
+from treadle.ir.types import DType, TensorType
 
 
 class TreeError(TreadleError, ValueError):
@@ -119,7 +121,7 @@ def container_of(cls: type[Any]) -> Container | None:
         return found
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         return _remember(cls, _namedtuple(cls))
-    if dataclasses.is_dataclass(cls):
+    if dataclasses.is_dataclass(cls) and not issubclass(cls, (DType, TensorType)):
         return _remember(cls, _dataclass(cls))
     return None
 

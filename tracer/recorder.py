@@ -177,8 +177,8 @@ class _Recorder:
         for item in self.tree.items:
             if item.kind == "tensor":
                 users[id(item.value.cell)] = users.get(id(item.value.cell), 0) + 1
-        for item in self.tree.items:
-            if item.argument and item.kind in ("tensor", "array", "input"):
+        for item in argument_items(self.tree):
+            if item.kind in ("tensor", "array", "input"):
                 self.enter(item, users)
 
     def enter(self, item: Item, users: dict[int, int]) -> None:
@@ -320,6 +320,16 @@ class _Recorder:
         tensors = [i for i in self.fetches.items if i.kind == "tensor"]
         apart = tensors if writes else []
         return GuardPlan(self.tree, self.fetches.items, any_view, reads, apart)
+
+
+def argument_items(tree: Tree) -> Iterator[Item]:
+    """The items of the arguments' trees, depth first: in the order of the call."""
+    stack = [item for item in reversed(tree.items) if item.step.how == "root"]
+    while stack:
+        item = stack.pop()
+        if item.argument:
+            yield item
+            stack.extend(reversed(item.children))
 
 
 def rebuilt(tree: Tree, leaves: dict[int, Any]) -> dict[int, Any]:
