@@ -13,6 +13,7 @@ import numpy as np
 
 from treadle.ir.errors import ShapeError
 from treadle.ir.types import shape_text
+from treadle.tracer.items import library_generators
 from treadle.tracer.modes import no_grad
 from treadle.tracer.tensor import Tensor
 
@@ -20,12 +21,13 @@ Nonlinearity = Literal["linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu"
 FanMode = Literal["fan_in", "fan_out"]
 
 _generator = np.random.default_rng(0)
+# A trace notices draws from these: the values would be the same at every call.
+library_generators.append(_generator)
 
 
 def manual_seed(seed: int) -> None:
     """Start the generator of the initialisers anew."""
-    global _generator
-    _generator = np.random.default_rng(seed)
+    _generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
 
 
 def calculate_gain(nonlinearity: Nonlinearity, param: float | None = None) -> float:

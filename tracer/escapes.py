@@ -94,11 +94,12 @@ class Escapes:
         self, treedef: pytree.TreeDef, leaves: Sequence[Any], paths: Sequence[str]
     ) -> Recipe:
         """The recipe of the function's result; float arguments come back as floats."""
-        recipes = []
+        recipes: list[Recipe] = []
         for leaf, path in zip(leaves, paths, strict=True):
             recipe = self._leaf(leaf, path, "out")
-            weak = isinstance(leaf, Tensor) and leaf.weak and isinstance(recipe, Fresh)
-            recipes.append(Number(recipe.position) if weak else recipe)  # type: ignore[union-attr]
+            if isinstance(recipe, Fresh) and leaf.weak:
+                recipe = Number(recipe.position)
+            recipes.append(recipe)
         if treedef.is_leaf:
             return recipes[0]
         return Assembled(treedef, tuple(recipes))
@@ -161,12 +162,13 @@ class Escapes:
 
     def _fresh(self, x: Tensor, path: str, kind: Literal["out", "state"]) -> Fresh:
         role = self._role(x)
+        maps: Maps = ()
         if role == "tracked":
             value = self.trace.tracked_value(x)
-            result, maps = self._result(value, path, kind), ()
+            result = self._result(value, path, kind)
         elif len(self._shown.get(x.cell, ())) <= 1:
             value = self.trace.value_of(x)
-            result, maps = self._storage(x.cell, value, path, kind), ()
+            result = self._storage(x.cell, value, path, kind)
         else:
             value = self.trace.content(x)
             result, maps = self._storage(x.cell, value, path, kind), x.maps

@@ -106,7 +106,7 @@ def jit(
     let the compiler reorder float sums, and fuse multiply with add.
     """
     if fn is None:
-        return functools.partial(  # type: ignore[return-value]
+        return functools.partial(
             jit, check=check, max_specializations=max_specializations,
             reassociate=reassociate, contract=contract,
         )  # fmt: skip
@@ -185,9 +185,14 @@ class Jitted:
                 "an object that it reaches changes whenever it is read (a property, a descriptor)"
             )
         if self.check == "eager":
-            from treadle.tracer.checking import checked_call  # only where it is asked for
+            from treadle.tracer.checking import compare_with_eager  # only where it is asked for
 
-            return checked_call(self, spec, found, args, kwargs)
+            return compare_with_eager(
+                self.where,
+                reach(self.__wrapped__, self._parameters.names, roots),
+                lambda: self.__wrapped__(*args, **kwargs),
+                lambda: spec.call(found),
+            )
         return spec.call(found)
 
     # --- tracing -----------------------------------------------------------------------------

@@ -130,7 +130,7 @@ class Pullback:
         op = get_op("gradient")
         attrs = op.attrs(outputs=len(self.outputs))  # type: ignore[call-arg]
         grads = iter(builder.emit(op, (*self.outputs, *cts, *xs), attrs))
-        results = []
+        results: list[Result] = []
         for leaf in self.leaves:
             total = next(grads)
             for _ in leaf.variables[1:]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from interpreting import InterpretingCompiler
+from interpreting import Interpreted, InterpretingCompiler
 
 import treadle
 from treadle.ir.types import TensorType, float32
@@ -512,3 +512,30 @@ def test_an_error_of_the_users_code_passes_through_and_changes_nothing() -> None
         f(f32(1))
     assert state == {"w": w, "n": [1]} and w.tolist() == [1]  # type: ignore[comparison-overlap]
     assert treadle.exp(f32(0)).item() == 1  # no trace is left running
+
+
+def test_check_eager_compares_results_and_state() -> None:
+    w = treadle.tensor([1.0, 2.0], requires_grad=True)
+    box = Batch(f32(1, 1))
+
+    @jit(check="eager")
+    def f(x: Any) -> Any:
+        loss = (w * x).sum()
+        loss.backward()
+        box.image = box.image + x
+        with treadle.no_grad():
+            w.sub_(w.grad)
+        return {"loss": loss}
+
+    assert f(f32(1, 1))["loss"].item() == 3
+    assert w.tolist() == [0, 1] and box.image.tolist() == [2, 2]
+    assert w.grad is not None and w.grad.tolist() == [1, 1]
+
+
+def test_check_eager_finds_a_miscompiled_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Interpreted.run
+    monkeypatch.setattr(
+        Interpreted, "run", lambda self, arrays: [o + 1 for o in right(self, arrays)]
+    )
+    with pytest.raises(treadle.TraceError, match="the result differs from the eager result by"):
+        jit(lambda x: x * 2, check="eager")(f32(1))
