@@ -20,7 +20,7 @@ from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Instr, Value, uses
 from treadle.ir.op import Trait
 from treadle.ir.regions import is_reduction
-from treadle.ir.scalar import Index, Scalar
+from treadle.ir.scalar import ArgReduce, Index, Scalar
 from treadle.ir.types import Shape, Size
 from treadle.passes.copier import Copier
 
@@ -103,7 +103,8 @@ def _reduction(b: Builder, instr: Instr) -> Value | None:
         return operand if instr.result.type == operand.type else None
     source = _fused_behind(operand)
     moved = _moved_axes(source.type.shape, operand.type.shape, axes) if source else None
-    if source is not None and moved is not None:
+    one_axis = isinstance(instr.op.lower, ArgReduce)  # its result counts along that axis
+    if source is not None and moved is not None and (len(moved) == 1 or not one_axis):
         operand, axes = source, moved
     elif attrs.keepdims:
         return None
