@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from treadle.codegen.lane_index import LaneIndex
-from treadle.codegen.llvm import Val
+from treadle.codegen.llvm import F64, VOID, Val, memory_type
 from treadle.codegen.loops import Number, Piece, pieces, run_piece
 from treadle.codegen.plan_fused import RUN, PassPlan
 from treadle.codegen.reduce import Reduction, Runs, State, flat, unflat
 from treadle.codegen.scalar_llvm import LlvmScalarOps
-from treadle.codegen.scope import RegionCode, Scope
+from treadle.codegen.scope import RegionCode, Scope, TurnedRow
+from treadle.codegen.tiles import pack_function
+from treadle.codegen.turning import BLOCK, Turned
 from treadle.ir.graph import Value
+from treadle.ir.types import float32, float64
 
 RowBody = Callable[[Scope], None]
 
@@ -55,6 +58,8 @@ class _Loops:
     ) -> None:
         """`body` for each position along `dims`, in order; invariants before each loop."""
         outer.prepare(roots)
+        for number, _ in (*self.full, *self.kept):
+            outer.pointer(number)
         if not dims:
             body(outer)
             return
@@ -126,8 +131,64 @@ class _Map(_Loops):
     """Nothing is reduced."""
 
     def write(self, top: Scope) -> None:
-        dims = range(len(self.plan.dims) - 1)
-        self.nest(dims, top, self.store_full, self.roots())
+        last = self.code.vector_dim
+        if not self.plan.turned:
+            self.nest(range(last), top, self.store_full, self.roots())
+            return
+        across = self.plan.turned[0].across
+        self.nest([n for n in range(last) if n != across], top, self._blocks, self.roots())
+
+    def _blocks(self, outer: Scope) -> None:
+        """Blocks of the loop across and the vector loop, with turned operands."""
+        w, plan, lanes = self.w, self.plan, self.plan.lanes
+        across = plan.turned[0].across
+        size = self.code.sizes[across]
+        assert isinstance(size, int)
+        tiles = [w.alloca(F64, BLOCK * lanes * plan.unroll) for _ in plan.turned]
+        with w.loop(0, size, BLOCK, "block") as start:
+            steps = w.binary("llvm.smin", w.sub(w.int(size), start), BLOCK)
+            for piece in self.pieces(plan.unroll):
+
+                def body(
+                    index: Number, mask: Val | None, _: Sequence[Val], piece: Piece = piece
+                ) -> Sequence[Val]:
+                    at = Scope(self.code, 1, {across: self.index(across, start)}, outer)
+                    if piece.lanes > 1:
+                        for turned, tile in zip(plan.turned, tiles, strict=True):
+                            self._turn(turned, tile, at, index, steps, piece.step)
+                    with w.loop(0, steps, label="across") as u:
+                        place = self.index(across, w.add(start, u))
+                        row = Scope(self.code, 1, {across: place}, outer)
+                        for turned, tile in zip(plan.turned, tiles, strict=True):
+                            param = self.region.fn.inputs[turned.param]
+                            elem = memory_type(param.type.dtype)
+                            row.turned[param] = TurnedRow(w.gep(tile, w.mul(u, lanes), elem), steps)
+                        row.prepare([v for _, v in self.full])
+                        self.store(self.steps(piece, index, row, mask), self.full)
+                    return ()
+
+                run_piece(w, piece, (), body)
+
+    def _turn(
+        self, turned: Turned, tile: Val, at: Scope, index: Number, steps: Val, width: int
+    ) -> None:
+        """Fill a tile: row u holds the lanes' elements for step u of the loop across."""
+        w, last = self.w, self.code.vector_dim
+        param = self.region.fn.inputs[turned.param]
+        dtype = float64 if param.type.dtype.itemsize == 8 else float32
+        elem = memory_type(param.type.dtype)
+        here = w.gep(self.code.inputs[param], turned.offset, elem)
+        for dim, step in enumerate(turned.steps):
+            position = self.index(dim, index) if dim == last else at.position(dim)
+            assert position is not None
+            here = w.gep(here, w.mul(at.ops.scalar_of(position), step), elem)
+        size = self.code.sizes[last]
+        assert isinstance(size, int)
+        first = index if isinstance(index, Val) else w.int(index)
+        rows = w.binary("llvm.smin", w.sub(w.int(size), first), width)
+        pack = pack_function(self.code.state, dtype)
+        numbers = (rows, steps, w.int(turned.steps[-1]), w.int(1), w.int(self.plan.lanes))
+        w.call(pack, VOID, [here, tile, *numbers])
 
 
 class _Rows(_Loops):

@@ -20,6 +20,7 @@ from typing import Final, Literal
 
 from treadle.codegen.regions import Region, aligned, is_expensive
 from treadle.codegen.target import Target
+from treadle.codegen.turning import BLOCK, Turned, turned_operands
 from treadle.ir.graph import Instr, Value
 from treadle.ir.scalar import Index, Reduce
 from treadle.ir.types import Size, size_product
@@ -64,7 +65,7 @@ class FusedPlan:
     half the code), `peel` (one by one). `passes`: the reductions; `unroll`: vectors a step of the
     loop that stores full results. `levels`: length of the pairwise cascade, 0 where a row is one
     run. `stored`: positions, among the region's values, of those kept in a scratch buffer of
-    `stored_bytes` between passes.
+    `stored_bytes` between passes. `turned`: operands of a map that are read block by block.
     """
 
     scheme: Scheme
@@ -77,6 +78,7 @@ class FusedPlan:
     levels: int
     stored: tuple[int, ...]
     stored_bytes: tuple[int, ...]
+    turned: tuple[Turned, ...] = ()
 
     @property
     def scratch(self) -> int:
@@ -105,6 +107,8 @@ class FusedPlan:
             lines.append(f"  runs of {RUN} additions, cascade of {self.levels} levels")
         if self.stored:
             lines.append(f"  {len(self.stored)} values kept in {self.scratch} bytes of scratch")
+        for t in self.turned:
+            lines.append(f"  operand {t.param} turned in blocks of {BLOCK} along loop {t.across}")
         lines.append(f"  stores: {self.unroll} vectors a step")
         return "\n".join(lines)
 
@@ -129,6 +133,11 @@ def plan_fused(region: Region, target: Target) -> FusedPlan:
         unroll, passes = 1, tuple(PassPlan(p.reductions, 1) for p in passes)
     values = [r for i in region.fn.instrs for r in i.results]
     stored = tuple(v for v in values if v in stored)
+    turned: tuple[Turned, ...] = ()
+    if scheme == "map" and lanes > 1 and all(len(d.axes) == 1 for d in dims):
+        turned = turned_operands(region, [d.axes[0] for d in dims])
+    if turned:
+        unroll = _dividing(4, steps)  # a few cache lines of each row of the result at a time
     return FusedPlan(
         scheme=scheme,
         dims=dims,
@@ -140,6 +149,7 @@ def plan_fused(region: Region, target: Target) -> FusedPlan:
         levels=_levels(region, dims, scheme, lanes, passes),
         stored=tuple(values.index(v) for v in stored),
         stored_bytes=tuple(_scratch_bytes(region, v, lanes * tile, scheme) for v in stored),
+        turned=turned,
     )
 
 

@@ -97,9 +97,19 @@ def _whole(step: Size) -> int:
     return step
 
 
+@dataclass(frozen=True, slots=True)
+class TurnedRow:
+    """A row of a turned block: where its first vector lies; further ones follow `steps` vectors
+    apart."""
+
+    start: Val
+    steps: Val
+
+
 class Scope:
     """One place in the loops of a region. `parent`: the loop around; `tile`: in a loop over rows of
-    a column tile, the scope of the column."""
+    a column tile, the scope of the column; `turned`: for operands turned block by block, the row of
+    the block that the vectors inside read."""
 
     def __init__(
         self,
@@ -125,6 +135,7 @@ class Scope:
         self._pulled: dict[tuple[Any, ...], Element] = {}
         self._pointers: dict[Key, Val] = {}
         self._asking: Instr | None = None
+        self.turned: dict[Value, TurnedRow] = {}
 
     # --- where we are ------------------------------------------------------------------------
 
@@ -141,15 +152,21 @@ class Scope:
 
     def pointer(self, key: Key) -> Val:
         """The address in a buffer that the open loops but the vectors' lead to."""
+        if key not in self._pointers:
+            self._pointers[key] = self._path(key)
+        return self._pointers[key]
+
+    def _path(self, key: Key) -> Val:
+        """As `pointer`. An outer scope's part is remembered only where that scope asked for it:
+        code written here is inside of loops that may not run."""
         if key in self._pointers:
             return self._pointers[key]
         base, strides, elem = self.code.buffer(key)
-        found = self.parent.pointer(key) if self.parent else base
+        found = self.parent._path(key) if self.parent else base
         for dim, at in self.positions.items():
             if strides[dim] and dim != self.code.vector_dim:
                 step = self.ops.index_mul(at, strides[dim])
                 found = self.code.w.gep(found, self.ops.scalar_of(step), elem)
-        self._pointers[key] = found
         return found
 
     def _lane_offset(self, key: Key) -> LaneIndex:
@@ -263,7 +280,7 @@ class Scope:
             if self.covers(self.code.dims(value)) and self._is_had(value):
                 self.at(value)
                 continue
-            if value in self.code.region.views or value in self.code.ready:
+            if value in self.code.region.views or value in self.code.scratch:
                 self.pointer(value)
             work.extend(self._needs(value))
 
@@ -318,12 +335,26 @@ class Scope:
         param, shape = self.code.region.views[value]
         if value.type.size == 0:
             return access.nothing(self.ops, value.type.dtype)
+        turned = self._turned_row(param)
+        if turned is not None:
+            whole = self.ops.index(0, 1)
+            return access.load(self.ops, turned, whole, param.type.dtype)
         flat = self.ops.index_const(0)
         for i, step in zip(index, row_major(shape), strict=True):
             if step != 0:
                 flat = self.ops.index_sum(flat, self.ops.index_mul(i, _whole(step)))
         dtype = param.type.dtype
         return access.load(self.ops, self.code.inputs[param], flat, dtype, self.mask)
+
+    def _turned_row(self, param: Value) -> Val | None:
+        """The row of a turned block that holds the lanes' elements."""
+        if self.lanes == 1 or self.parent is None:
+            return None
+        row = self.parent.turned.get(param)
+        if row is None:
+            return None
+        elem = memory_type(param.type.dtype)
+        return self.code.w.gep(row.start, self.code.w.mul(row.steps, self.local), elem)
 
     def _on_fault(self, text: str, bad: Val, value: Val) -> None:
         """Record the first lane whose index is out of range."""

@@ -225,30 +225,28 @@ class _Pack:
         Vectors of ks from a few rows are turned within each 16 bytes (whole vectors turned by wider
         shuffles take LLVM's x86 backend 15 ms to select), and each 16 bytes stored. Where the panel
         is no multiple of the rows in 16 bytes, its last row is read twice and stores run over into
-        the next k, which is written later: hence rows from last to first, ks from first to last.
+        the next k's first rows: hence the first rows are written last.
         """
         w, width, panel = self.w, self.width, self.panel
         rows = 128 // self.elem.bits
         groups = w.sdiv(w.add(panel, rows - 1), rows)
-        blocks = w.sdiv(self.ks, width)
+        whole = w.mul(w.sdiv(self.ks, width), width)
         last = w.sub(panel, 1)
-        with w.loop(0, blocks, label="block") as block:
-            k = w.mul(block, width)
-            with w.loop(0, groups, label="rows") as g:
-                first = w.mul(w.sub(w.sub(groups, g), 1), rows)
-                lines = []
-                for i in range(rows):
-                    row = w.binary("llvm.smin", w.add(first, i), last)
-                    start = w.gep(self._at(source, row, self.row_step), k, self.elem)
-                    lines.append(w.load(vec(self.elem, width), start))
-                there = w.gep(self._at(to, k, panel), first, self.elem)
+        with w.loop(0, groups, label="rows") as g:
+            first = w.mul(w.sub(w.sub(groups, g), 1), rows)
+            group = [w.binary("llvm.smin", w.add(first, i), last) for i in range(rows)]
+            starts = [self._at(source, row, self.row_step) for row in group]
+            column = w.gep(to, first, self.elem)
+            with w.loop(0, whole, width, "block") as k:
+                lines = [w.load(vec(self.elem, width), w.gep(s, k, self.elem)) for s in starts]
+                there = self._at(column, k, panel)
                 turned = _turned(w, lines)
                 for i in range(width):
                     part = range(i // rows * rows, (i // rows + 1) * rows)
                     piece = w.shuffle(turned[i % rows], None, part) if width > rows else turned[i]
                     w.store(piece, there)
                     there = w.gep(there, panel, self.elem)
-        return w.mul(blocks, width)
+        return whole
 
     def _rest(self, source: Val, to: Val, first: Val, valid: Val) -> None:
         """The rest of a panel, element by element, zeros in the rows that are not there."""

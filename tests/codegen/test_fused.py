@@ -13,7 +13,7 @@ from treadle.codegen.plan_fused import RUN, FusedPlan
 from treadle.codegen.target import Target, named
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Result, Value
-from treadle.ir.types import TensorType, float32, int32, int64
+from treadle.ir.types import DType, TensorType, float32, int32, int64
 
 Body = Callable[..., "Value | tuple[Value, ...]"]
 
@@ -216,3 +216,47 @@ def test_infinities_and_nan_pass_through_masked_tails() -> None:
     with silent():
         np.testing.assert_array_equal(largest, x.max(1))
         np.testing.assert_allclose(total, x.sum(1, dtype=np.float64), rtol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(*[st.sampled_from([1, 2, 15, 16, 17, 33, 64, 70, 130])] * 2),
+    batch=st.sampled_from([1, 3]),
+    dtype=st.sampled_from([float32, int64]),
+    target=st.sampled_from(FAMILIES),
+)
+def test_transposed_operands_are_read_in_blocks(
+    shape: tuple[int, int], batch: int, dtype: DType, target: Target
+) -> None:
+    rows, columns = shape
+
+    def body(b: Builder, p: Value, q: Value) -> Value:
+        return b.add(b.mul(b.permute(p, (0, 2, 1)), q), q)
+
+    x = np.random.default_rng(1).integers(-9, 9, (batch, rows, columns)).astype(dtype.dtype)
+    y = np.random.default_rng(2).integers(-9, 9, (batch, columns, rows)).astype(dtype.dtype)
+    native = compiled(program(body, TensorType(dtype, x.shape), TensorType(dtype, y.shape)), target)
+    np.testing.assert_array_equal(native.results(x, y)[0], x.transpose(0, 2, 1) * y + y)
+
+
+def test_a_transposition_is_planned_in_blocks() -> None:
+    def body(b: Builder, p: Value) -> Value:
+        return b.add(b.permute(p, (1, 0)), 1.0)
+
+    (plan,) = fused_plans(compiled(program(body, f32(100, 200))))
+    assert [(t.param, t.offset, t.steps) for t in plan.turned] == [(0, 0, (1, 200))]
+
+
+def test_scratch_is_used_in_long_rows_with_tails() -> None:
+    """Several runs, a rest and a tail, all of which store and load a value that is kept."""
+
+    def body(b: Builder, x: Value) -> Value:
+        e = b.exp(x)
+        return b.div(e, b.sum(e, 1, keepdims=True))
+
+    for target in FAMILIES:
+        native = compiled(program(body, f32(3, 5003)), target)
+        x = draw(7, 3, 5003)
+        e = np.exp(x.astype(np.float64))
+        want = (e / e.sum(1, keepdims=True)).astype(np.float32)
+        assert close(native.results(x)[0], want, 8, 0, (x,))
