@@ -154,28 +154,33 @@ class Jitted:
         if modes.trace is not None or _switches.disabled:
             return self.__wrapped__(*args, **kwargs)
         roots = self._parameters.bind(args, kwargs)
-        if modes.grad and _being_differentiated(roots):
-            return self.__wrapped__(*args, **kwargs)
         for spec in self.specializations:
             if spec.grad_mode is modes.grad:
                 found = spec.match(roots)
                 if found is not None:
-                    return self._call(spec, found)
-        return self._first_call(args, kwargs, roots)
-
-    def _call(self, spec: Specialization, found: list[Any]) -> Any:
-        first = self.specializations
-        if first[0] is not spec:  # the one used last is tried first
-            with self._lock:
-                first.remove(spec)
-                first.insert(0, spec)
+                    break
+        else:
+            return self._first_call(args, kwargs, roots)
+        if spec.tracked and any(_depends_on_variable(found[n]) for n in spec.tracked):
+            return self.__wrapped__(*args, **kwargs)
+        if self.specializations[0] is not spec:  # the one used last is tried first
+            self._prefer(spec)
         return spec.call(found)
+
+    def _prefer(self, spec: Specialization) -> None:
+        with self._lock:
+            rest = [s for s in self.specializations if s is not spec]
+            self.specializations = [spec, *rest]
 
     def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any], roots: Any) -> Any:
         if not self._called:
             self._called = True
             for observer in on_first_call:
                 observer(self, args, kwargs)
+        tree = reach(self.__wrapped__, self._parameters.names, roots)
+        tensors = (item.value for item in tree.items if item.kind == "tensor")
+        if modes.grad and any(map(_depends_on_variable, tensors)):
+            return self.__wrapped__(*args, **kwargs)
         with self._lock:
             spec = self._specialize(roots)
         found = spec.match(roots)
@@ -189,7 +194,7 @@ class Jitted:
 
             return compare_with_eager(
                 self.where,
-                reach(self.__wrapped__, self._parameters.names, roots),
+                tree,
                 lambda: self.__wrapped__(*args, **kwargs),
                 lambda: spec.call(found),
             )
@@ -206,7 +211,7 @@ class Jitted:
         self._explain(recording)
         executable = compiler().compile(recording.function, self.options)
         spec = Specialization(recording, executable, self.options, modes.grad)
-        self.specializations.insert(0, spec)
+        self.specializations = [spec, *self.specializations]
         return spec
 
     def _explain(self, recording: Recording) -> None:
@@ -301,7 +306,7 @@ class Jitted:
     def clear(self) -> None:
         """Forget all specializations, so that their code is freed."""
         with self._lock:
-            self.specializations.clear()
+            self.specializations = []
 
 
 class BoundJitted:
@@ -341,31 +346,15 @@ def _name(fn: Callable[..., Any]) -> str:
     return "lambda_" if name == "<lambda>" else str(name)
 
 
-def _being_differentiated(roots: Sequence[Any]) -> bool:
-    """Whether an eager `treadle.grad` is taking a derivative with respect to an argument: the
-    Python function then runs, so that derivatives of any order are right."""
-    for value in roots:
-        if isinstance(value, Tensor):
-            if _depends_on_variable(value):
-                return True
-        elif isinstance(value, (tuple, list, dict)) and _any_tensor_depends(value):
-            return True
-    return False
-
-
 def _depends_on_variable(x: Tensor) -> bool:
+    """Whether an eager `treadle.grad` is taking a derivative with respect to what `x` was computed
+    from: the Python function runs then, so that derivatives of any order are right."""
     history = x.history
     if not history.requires_grad:
         return False
     if history.variable:
         return history.open
     return not history.leaf and any(h.variable and h.open for h in leaves_of([edge_of(x)]))
-
-
-def _any_tensor_depends(tree: Any) -> bool:
-    found = []
-    tree_map(lambda leaf: found.append(leaf) if isinstance(leaf, Tensor) else None, tree)
-    return any(_depends_on_variable(x) for x in found)
 
 
 def _with_stand_ins(

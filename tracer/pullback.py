@@ -86,7 +86,7 @@ class Pullback:
         """Add the call to the history of its results."""
         for n in self.spent:
             fresh[n].history.made_by((self._spent_node, 0), fresh[n].cell.version)
-        if isinstance(saved, list) and self.tracked:
+        if saved is not None and self.tracked:
             operands = [found[leaf.position] for leaf in self.leaves]
             results = [fresh[n] for n in self.tracked]
             tape.record_call(operands, results, self._pull(saved))

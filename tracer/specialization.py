@@ -38,6 +38,12 @@ class Specialization:
         self.match: Match = compile_guard(recording.plan)
         self.facts: Facts = describe(recording.plan)
         self.hits = 0
+        # positions of the tensors that require grad, where derivatives are recorded at all
+        self.tracked = tuple(
+            n
+            for n, item in enumerate(recording.plan.fetch)
+            if grad_mode and item.kind == "tensor" and item.value.history.requires_grad
+        )
         self._sources = recording.sources
         self._output = recording.output
         self._fresh = recording.fresh
@@ -45,6 +51,7 @@ class Specialization:
         self._grads = recording.grads
         self._bindings = recording.bindings
         self._pull = pullback.plan(recording)
+        self._types = tuple(value.type for value in self.function.outputs)
         self._copied = self._unsafe_parameters()
 
     def _unsafe_parameters(self) -> frozenset[int]:
@@ -58,16 +65,23 @@ class Specialization:
                 unsafe.add(param)
         return frozenset(unsafe)
 
+    def _own_in_place(self, found: Sequence[Any], arrays: list[Array], saved: bool) -> None:
+        """Copy what the compiled code overwrites and somebody else may still read."""
+        for param, _ in self.executable.in_place:
+            kept = (
+                param in self._copied or saved or found[self._sources[param].position].cell.pinned
+            )
+            if kept or not arrays[param].flags.writeable:
+                arrays[param] = arrays[param].copy()
+
     def call(self, found: Sequence[Any]) -> Any:
         """Run on what `match` gave. Raises IndexFault with all state as before."""
         self.hits += 1
         arrays = [_array_of(s, found[s.position]) for s in self._sources]
-        saved = self._pull is not None and self._pull.save(found, self._sources, arrays)
-        for param, _ in self.executable.in_place:
-            source = self._sources[param]
-            kept = param in self._copied or saved or found[source.position].cell.pinned
-            if kept or not arrays[param].flags.writeable:
-                arrays[param] = arrays[param].copy()
+        saved = None
+        if self._pull is not None:
+            saved = self._pull.save(found, self._sources, arrays)
+        self._own_in_place(found, arrays, bool(saved))
         outs = self.executable.run(arrays)
         self._write_back(found, outs)
         fresh = self._tensors(outs)
@@ -97,7 +111,7 @@ class Specialization:
         for spec in self._fresh:
             cell = cells.get(spec.result)
             if cell is None:
-                cell = cells[spec.result] = Cell.of(outs[spec.result])
+                cell = cells[spec.result] = Cell.of(outs[spec.result], self._types[spec.result])
             history = histories.get(spec.history)
             if history is None:
                 history = histories[spec.history] = History()
