@@ -1,8 +1,9 @@
 """erf and its inverse.
 
 erf is an odd polynomial near 0 and 1 - erfc further out. There float32 takes erfc x = 1 / q(x)^8,
-which needs no exponential, float64 erfc x = e^(-x^2) R(t), t = (x - 2) / (x + 2). The inverse follows Giles: a polynomial in
-w = -log(1 - x^2), or further out in sqrt w, times x; the coefficients are our own.
+which needs no exponential, float64 erfc x = e^(-x^2) R(t), t = (x - 2) / (x + 2). The inverse is a
+polynomial in w = -log(1 - x^2), or further out in sqrt w, times x (the variables are those of
+M. Giles, "Approximating the erfinv function"; the coefficients are our own).
 """
 
 from __future__ import annotations

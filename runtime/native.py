@@ -1,13 +1,15 @@
 """LLVM IR text to machine code in this process, or to assembly, through llvmlite's binding.
 
-The IR passes of LLVM are left out: what the emitters write is in the shape that its code generator
-wants, and the passes cost ten times what they gain (docs/accuracy.md has nothing to fear either:
-no pass may reassociate). Each compiled module has a link unit of its own, so that closing it gives
-all its memory back. LLVM is entered by one thread at a time.
+LLVM's IR passes are left out: the emitters write what its code generator wants to see. Measured on
+softmax, GELU, sums, a transpose, a product and a normalisation with its gradient, instcombine, GVN,
+sinking and simplifycfg add 2 to 11 ms a module, all of O2 6 to 80 ms, for speeds within the noise.
+Each compiled module has a link unit of its own, so that closing it gives all its memory back. LLVM
+is entered by one thread at a time.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +23,8 @@ from treadle.ir.errors import CompileError
 _LOCK: Final = threading.RLock()
 _NAMES: Final = count()
 
-# The code generator's effort. See `docs/decisions` for what the levels cost and give.
+# The code generator's effort. Levels 1 to 3 give the same speed on the kernels above and compile
+# within a tenth of each other; level 0 compiles in half the time, for code up to twice as slow.
 OPT_LEVEL: Final = 2
 
 
@@ -91,8 +94,8 @@ class NativeCode:
             self._jit, self._addresses = None, {}
 
     def __del__(self) -> None:
-        # At interpreter exit the module's globals may be gone, and the process's memory will be.
-        if _LOCK is not None and getattr(self, "_jit", None) is not None:
+        # At interpreter exit LLVM may be gone before this object, and the memory goes anyway.
+        if not sys.is_finalizing() and getattr(self, "_jit", None) is not None:
             self.close()
 
 
