@@ -285,11 +285,11 @@ _SUMS: Final = """\
 
 With u = 2^-24 (float32) or 2^-53 (float64), to first order in u:
 
-- a sum of n numbers is off by at most (32 + log2 n) u times the sum of their sizes: runs of 32
-  additions, then pairs (that is pairwise summation with blocks of 32);
-- an element of a product of matrices, with k products in the sum, by at most (B + k / B) u times the
-  sum of the products' sizes, where B = 320 (float32) or 224 (float64), or k where that is smaller.
-  Without FMA (SSE2) each product is rounded too, for one more u.
+- a sum of n numbers is off by at most (40 + log2 n) u times the sum of their sizes: runs of 32
+  additions (the last one takes what is left over), then pairs;
+- an element of a product of matrices, with k products in the sum, by at most (B + k / B) u times
+  the sum of the products' sizes, where B, the block, is at most 320 (float32) or 224 (float64), and
+  k where that is smaller. Without FMA (SSE2) each product is rounded too, for one more u.
 
 The order is fixed by shapes and Target; see `docs/decisions/0006-the-order-of-sums.md`.
 """
