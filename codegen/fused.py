@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from treadle.codegen.lane_index import LaneIndex
-from treadle.codegen.llvm import F64, VOID, Val, memory_type
+from treadle.codegen.llvm import VOID, Val, memory_type
 from treadle.codegen.loops import Number, Piece, pieces, run_piece
 from treadle.codegen.plan_fused import RUN, PassPlan
 from treadle.codegen.reduce import Reduction, Runs, State, flat, unflat
@@ -144,7 +144,8 @@ class _Map(_Loops):
         across = plan.turned[0].across
         size = self.code.sizes[across]
         assert isinstance(size, int)
-        tiles = [w.alloca(F64, BLOCK * lanes * plan.unroll) for _ in plan.turned]
+        params = [self.region.fn.inputs[t.param] for t in plan.turned]
+        tiles = [w.alloca(memory_type(p.type.dtype), BLOCK * lanes * plan.unroll) for p in params]
         with w.loop(0, size, BLOCK, "block") as start:
             steps = w.binary("llvm.smin", w.sub(w.int(size), start), BLOCK)
             for piece in self.pieces(plan.unroll):
@@ -159,8 +160,7 @@ class _Map(_Loops):
                     with w.loop(0, steps, label="across") as u:
                         place = self.index(across, w.add(start, u))
                         row = Scope(self.code, 1, {across: place}, outer)
-                        for turned, tile in zip(plan.turned, tiles, strict=True):
-                            param = self.region.fn.inputs[turned.param]
+                        for param, tile in zip(params, tiles, strict=True):
                             elem = memory_type(param.type.dtype)
                             row.turned[param] = TurnedRow(w.gep(tile, w.mul(u, lanes), elem), steps)
                         row.prepare([v for _, v in self.full])
