@@ -20,6 +20,7 @@ from treadle.tracer.modes import no_grad
 from treadle.tracer.tensor import Tensor
 
 State = dict[str, Any]
+_TERMS = ("momentum", "dampening", "weight_decay")  # a step leaves these out where they are zero
 
 
 def number(value: float) -> Tensor:
@@ -53,7 +54,8 @@ class Group(dict[str, Any]):
             super().__setitem__(name, value)
         else:
             super().__setitem__(name, value)
-        self.nonzero[name] = not (_is_number(value) and value == 0)
+        if name in _TERMS:
+            self.nonzero[name] = not (_is_number(value) and value == 0)
 
 
 def _is_number(value: Any) -> bool:

@@ -1,0 +1,189 @@
+"""Modules: the tree of parameters, names as PyTorch's, saving, loading and showing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import treadle
+from treadle import nn
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        self.scale = nn.Parameter([2.0])
+        self.register_buffer("count", treadle.tensor([0.0]))
+        self.plain = treadle.tensor([1.0])
+
+    def forward(self, x: Any) -> Any:
+        return self.body(x) * self.scale
+
+
+def test_names_follow_the_attributes_as_in_pytorch() -> None:
+    net = Net()
+    assert [name for name, _ in net.named_parameters()] == [
+        "scale", "body.0.weight", "body.0.bias", "body.2.weight", "body.2.bias",
+    ]  # fmt: skip
+    assert [name for name, _ in net.named_modules()] == ["", "body", "body.0", "body.1", "body.2"]
+    assert [name for name, _ in net.named_children()] == ["body"]
+    assert [name for name, _ in net.named_buffers()] == ["count"]
+    assert set(net.state_dict()) == {n for n, _ in net.named_parameters()} | {"count"}
+
+
+def test_a_shared_parameter_counts_once_and_is_saved_under_each_name() -> None:
+    net = Net()
+    net.again = net.body[0]  # type: ignore[assignment]
+    assert len(list(net.parameters())) == 5
+    assert "again.weight" in net.state_dict()
+
+
+def test_linear_is_x_times_weight_transposed_plus_bias() -> None:
+    layer = nn.Linear(3, 4)
+    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+    expected = x @ layer.weight.numpy().T + layer.bias.numpy()  # type: ignore[union-attr]
+    np.testing.assert_allclose(layer(treadle.tensor(x)).numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert nn.Linear(3, 4, bias=False).bias is None
+    with pytest.raises(
+        treadle.ShapeError, match=r"Linear takes \[\.\.\., 3\], found shape \(2, 4\)"
+    ):
+        layer(treadle.tensor(np.ones((2, 4), np.float32)))
+
+
+def test_the_default_initialisation_fills_its_range_and_follows_the_seed() -> None:
+    treadle.manual_seed(1)
+    first = nn.Linear(100, 50)
+    bound = 1 / math.sqrt(100)
+    for values in (first.weight.numpy(), first.bias.numpy()):  # type: ignore[union-attr]
+        assert np.abs(values).max() <= bound
+        assert np.abs(values).max() > 0.8 * bound
+        assert abs(values.mean()) < 0.3 * bound
+    treadle.manual_seed(1)
+    assert np.array_equal(nn.Linear(100, 50).weight.numpy(), first.weight.numpy())
+    assert not np.array_equal(nn.Linear(100, 50).weight.numpy(), first.weight.numpy())
+
+
+@pytest.mark.parametrize(
+    ("fill", "std"),
+    [
+        (lambda w: nn.init.kaiming_normal_(w), math.sqrt(2 / 300)),
+        (lambda w: nn.init.kaiming_uniform_(w, a=math.sqrt(5)), math.sqrt(1 / 3 / 300)),
+        (lambda w: nn.init.xavier_normal_(w), math.sqrt(2 / 500)),
+        (lambda w: nn.init.xavier_uniform_(w), math.sqrt(2 / 500)),
+        (lambda w: nn.init.normal_(w, 0.0, 0.5), 0.5),
+    ],
+)
+def test_initialisers_have_their_spread(fill: Any, std: float) -> None:
+    treadle.manual_seed(0)
+    weight = nn.Parameter(np.zeros((200, 300), np.float32))
+    assert fill(weight) is weight
+    assert weight.numpy().std() == pytest.approx(std, rel=0.02)
+    assert weight.is_leaf and weight.requires_grad
+
+
+def test_drawing_inside_a_trace_is_an_error() -> None:
+    f = treadle.jit(lambda x: nn.Linear(2, 2)(x))
+    with pytest.raises(treadle.TraceError, match="draws random numbers"):
+        f(np.ones((1, 2), np.float32))
+
+
+def test_state_goes_out_and_in_again() -> None:
+    source, target = Net(), Net()
+    source.count.add_(3.0)
+    weight = target.body[0].weight
+    target.load_state_dict({k: v.numpy() for k, v in source.state_dict().items()})
+    assert target.body[0].weight is weight and target.count.item() == 3
+    for mine, theirs in zip(target.parameters(), source.parameters(), strict=True):
+        assert np.array_equal(mine.numpy(), theirs.numpy())
+
+
+def test_a_state_that_does_not_fit_changes_nothing() -> None:
+    net = Net()
+    before = {k: v.numpy().copy() for k, v in net.state_dict().items()}
+    bad = {**before, "scale": np.zeros(2, np.float32), "count": np.ones(1, np.float32)}
+    with pytest.raises(treadle.ShapeError, match=r"scale has shape \(1,\).* brings \(2,\)"):
+        net.load_state_dict(bad)
+    with pytest.raises(KeyError, match=r"missing \['scale'\], unknown \['other'\]"):
+        net.load_state_dict({**{k: v for k, v in before.items() if k != "scale"}, "other": 1})
+    assert all(np.array_equal(before[k], v.numpy()) for k, v in net.state_dict().items())
+    net.load_state_dict({"count": np.ones(1, np.float32)}, strict=False)
+    assert net.count.item() == 1
+
+
+def test_training_mode_and_gradients_reach_every_module() -> None:
+    net = Net()
+    assert net.eval() is net and not any(m.training for m in net.modules())
+    assert all(m.training for m in net.train().modules())
+    net(treadle.tensor(np.ones((2, 3), np.float32))).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    net.zero_grad(set_to_none=False)
+    assert all(p.grad is not None and not p.grad.numpy().any() for p in net.parameters())
+    net.zero_grad()
+    assert all(p.grad is None for p in net.parameters())
+    net.requires_grad_(False)
+    assert not any(p.requires_grad for p in net.parameters())
+
+
+def test_repr_shows_the_tree() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.GELU("tanh"), nn.Sequential(nn.Flatten()))
+    assert repr(net) == (
+        "Sequential(\n"
+        "  (0): Linear(in_features=3, out_features=4, bias=True)\n"
+        "  (1): GELU(approximate='tanh')\n"
+        "  (2): Sequential(\n"
+        "    (0): Flatten(start_dim=1, end_dim=-1)\n"
+        "  )\n"
+        ")"
+    )
+
+
+def test_containers_index_append_and_iterate() -> None:
+    net = nn.Sequential(nn.Tanh(), nn.Sigmoid())
+    net.append(nn.ReLU())
+    assert len(net) == 3 and isinstance(net[-1], nn.ReLU)
+    assert [type(m) for m in net[1:]] == [nn.Sigmoid, nn.ReLU]
+    net[0] = nn.Identity()
+    assert isinstance(net[0], nn.Identity)
+    with pytest.raises(treadle.DTypeError, match="Sequential holds modules, found int"):
+        net.append(3)  # type: ignore[arg-type]
+    layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(2))
+    assert len(list(layers.parameters())) == 4
+
+
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [
+        (nn.ReLU(), lambda x: np.maximum(x, 0)),
+        (nn.Tanh(), np.tanh),
+        (nn.Sigmoid(), lambda x: 1 / (1 + np.exp(-x))),
+        (nn.SiLU(), lambda x: x / (1 + np.exp(-x))),
+        (nn.GELU(), lambda x: x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))),
+        (nn.Softmax(dim=-1), lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True)),
+        (nn.Identity(), lambda x: x),
+        (nn.Flatten(), lambda x: x.reshape(x.shape[0], -1)),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_activations_compute_their_formula(module: nn.Module, function: Any) -> None:
+    x = np.random.default_rng(0).normal(size=(2, 3, 4))
+    np.testing.assert_allclose(module(treadle.tensor(x)).numpy(), function(x), rtol=1e-12)
+
+
+def test_mistakes_are_named() -> None:
+    class NoInit(nn.Module):
+        def __init__(self) -> None:
+            self.w = nn.Parameter([1.0])
+
+    with pytest.raises(treadle.TreadleError, match=r"must call super\(\).__init__\(\) before it"):
+        NoInit()
+    net = Net()
+    with pytest.raises(treadle.DTypeError, match="scale is a Parameter"):
+        net.scale = treadle.tensor([1.0])  # type: ignore[assignment]
+    with pytest.raises(treadle.TreadleError, match="Module does not define forward"):
+        nn.Module()(1)
+    with pytest.raises(treadle.DTypeError, match="only float"):
+        nn.Parameter([1, 2])
