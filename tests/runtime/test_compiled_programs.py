@@ -76,8 +76,7 @@ def test_programs_that_failed_once_stay_right(path: Path) -> None:
     fn = parse_function(path.read_text(encoding="utf-8"), path.name)
     rng = np.random.default_rng(0)
     arrays = [
-        (rng.standard_normal(v.type.static_shape) * 2).astype(v.type.dtype.dtype)
-        for v in fn.inputs
+        (rng.standard_normal(v.type.static_shape) * 2).astype(v.type.dtype.dtype) for v in fn.inputs
     ]
     program = Program(fn, tuple(arrays))
     found, expected = compiled_results(program), interpreted_results(program)

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from treadle.ir.errors import DTypeError, GradientError, IndexFault, ShapeError, TraceError
 from treadle.ir.graph import Result

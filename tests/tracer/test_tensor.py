@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from treadle.ir.errors import DTypeError, ShapeError
 from treadle.ir.types import DTYPES, bool_, float32, float64, int32, int64, uint8, uint32
