@@ -90,6 +90,11 @@ class Escapes:
                     if isinstance(leaf, Tensor) and leaf.cell.home is self.trace:
                         self._shown.setdefault(leaf.cell, set()).add(leaf.maps)
 
+    def first_of(self, history: History) -> int | None:
+        """The number of a fresh tensor with this history that leaves."""
+        number = self._histories.get(history)
+        return next((n for n, f in enumerate(self.fresh) if f.history == number), None)
+
     def output(
         self, treedef: pytree.TreeDef, leaves: Sequence[Any], paths: Sequence[str]
     ) -> Recipe:

@@ -154,18 +154,24 @@ class Jitted:
         if modes.trace is not None or _switches.disabled:
             return self.__wrapped__(*args, **kwargs)
         roots = self._parameters.bind(args, kwargs)
-        for spec in self.specializations:
-            if spec.grad_mode is modes.grad:
-                found = spec.match(roots)
-                if found is not None:
-                    break
-        else:
+        fitting = self._fitting(roots)
+        if fitting is None:
             return self._first_call(args, kwargs, roots)
+        spec, found = fitting
         if spec.tracked and any(_depends_on_variable(found[n]) for n in spec.tracked):
             return self.__wrapped__(*args, **kwargs)
         if self.specializations[0] is not spec:  # the one used last is tried first
             self._prefer(spec)
         return spec.call(found)
+
+    def _fitting(self, roots: Sequence[Any]) -> tuple[Specialization, list[Any]] | None:
+        """The specialization whose guard holds, and what it fetched."""
+        for spec in self.specializations:
+            if spec.grad_mode is modes.grad:
+                found = spec.match(roots)
+                if found is not None:
+                    return spec, found
+        return None
 
     def _prefer(self, spec: Specialization) -> None:
         with self._lock:
@@ -182,6 +188,9 @@ class Jitted:
         if modes.grad and any(map(_depends_on_variable, tensors)):
             return self.__wrapped__(*args, **kwargs)
         with self._lock:
+            fitting = self._fitting(roots)  # another thread may have compiled it meanwhile
+            if fitting is not None:
+                return fitting[0].call(fitting[1])
             spec = self._specialize(roots)
         found = spec.match(roots)
         if found is None:
@@ -266,11 +275,9 @@ class Jitted:
         """
         args, kwargs = _with_stand_ins(args, kwargs)
         roots = self._parameters.bind(args, kwargs)
-        for spec in self.specializations:
-            if spec.grad_mode is modes.grad and spec.match(roots) is not None:
-                return spec
         with self._lock:
-            return self._specialize(roots)
+            fitting = self._fitting(roots)
+            return fitting[0] if fitting is not None else self._specialize(roots)
 
     def ir(self, stage: str = "traced", *args: Any, **kwargs: Any) -> str:
         """The program as text after the pass `stage` (also: memory, plan, llvm, asm).

@@ -196,8 +196,9 @@ class _Walk:
         item = self.add(parent, step, path, "tensor", x, argument)
         self.tree.by_id[id(x)] = item
         self.tree.cells.setdefault(id(x.cell), item)
-        if len(x.maps) == x.history.depth:  # a view has no grad of its own
-            self.later(x.history.grad, item, Step("grad"), f"{path}.grad", guarded=False)
+        base = "" if len(x.maps) == x.history.depth else ".base"  # a view has no grad of its own
+        self.later(x.history.grad, item, Step("grad"), f"{path}{base}.grad", guarded=False)
+        self.attributes(item, x)
 
     # --- containers --------------------------------------------------------------------------
 

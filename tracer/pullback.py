@@ -81,13 +81,13 @@ class Pullback:
         return [_pinned(s, found[s.position], a) for s, a in zip(sources, arrays, strict=True)]
 
     def record(
-        self, found: Sequence[Any], fresh: Sequence[Tensor], saved: list[Array] | bool | None
+        self, found: Sequence[Any], fresh: Sequence[Tensor], saved: list[Array] | None
     ) -> None:
         """Add the call to the history of its results."""
         for n in self.spent:
             fresh[n].history.made_by((self._spent_node, 0), fresh[n].cell.version)
         if saved is not None and self.tracked:
-            operands = [found[leaf.position] for leaf in self.leaves]
+            operands = [_owner(found[leaf.position]) for leaf in self.leaves]
             results = [fresh[n] for n in self.tracked]
             tape.record_call(operands, results, self._pull(saved))
 
@@ -137,6 +137,17 @@ class Pullback:
                 total = builder.add(total, next(grads))
             results.append(Result(total, f"grad[{len(results)}]"))
         return builder.finish(results)
+
+
+def _owner(x: Tensor) -> Tensor:
+    """The tensor whose history `x` has: itself, or what it is a view of."""
+    depth = x.history.depth
+    if len(x.maps) == depth:
+        return x
+    type_ = x.cell.type
+    for step in x.maps[:depth]:
+        type_ = step.result_type(type_)
+    return Tensor(x.cell, x.maps[:depth], x.history, type_)
 
 
 def _wants_grad(x: Tensor) -> bool:

@@ -18,7 +18,7 @@ from treadle.ir.graph import Function, Result, Value
 from treadle.ir.types import TensorType, float64, type_of_array
 from treadle.tracer import pytree
 from treadle.tracer.cell import Cell
-from treadle.tracer.effects import Change, Snapshot
+from treadle.tracer.effects import Change, How, Snapshot
 from treadle.tracer.errors import located
 from treadle.tracer.escapes import Escapes, FreshTensor
 from treadle.tracer.guards import GuardPlan
@@ -58,24 +58,27 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class GradWrite:
-    """`.grad` of the tensor at `position`."""
+    """`.grad` of the fetched tensor at `position`, or (`fresh`) of a leaf that the call made."""
 
     position: int
+    fresh: bool
     recipe: Recipe
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """An attribute, item, element list or closure variable of a container bound anew.
+    """An attribute, item, element list or closure variable of a container bound anew: see
+    `treadle.tracer.effects.Change` for `how` and `key`.
 
     `target` is the container where it is always the same object (a class, a closure cell, a
-    module's globals); else `position` fetches it.
+    module's globals); else `position` fetches it. A `recipe` of None: deleted.
     """
 
-    change: Change
-    recipe: Recipe | None  # None: deleted
+    how: How
+    key: Any
     position: int | None
     target: Any
+    recipe: Recipe | None
 
 
 @dataclass(slots=True)
@@ -142,9 +145,7 @@ class _Recorder:
 
     def run(self) -> Recording:
         self.trace = Trace(self.name, self.tree.path_of)
-        for item in self.tree.items:
-            if item.kind == "tensor" and len(item.value.maps) == item.value.history.depth:
-                self.histories.setdefault(item.value.history, item)
+        self.find_histories()
         self.enter_arguments()
         self.live.update(rebuilt(self.tree, self.live))
         args, kwargs = self.parameters.unbind(self.live_roots())
@@ -154,6 +155,12 @@ class _Recorder:
             out = self.fn(*args, **kwargs)
             randomness.check(self.name)
             return self.collect(out, snapshot.changes())
+
+    def find_histories(self) -> None:
+        """An item for each history; a view stands for it where the tensor itself is not reached."""
+        tensors = [item for item in self.tree.items if item.kind == "tensor"]
+        for item in sorted(tensors, key=lambda i: len(i.value.maps) != i.value.history.depth):
+            self.histories.setdefault(item.value.history, item)
 
     @contextlib.contextmanager
     def restoring(self, snapshot: Snapshot, randomness: RandomState) -> Iterator[None]:
@@ -274,20 +281,24 @@ class _Recorder:
     def grad_writes(self, escapes: Escapes) -> Iterator[GradWrite]:
         for history, grad in self.trace.grads.items():
             item = self.histories.get(history)
-            if item is None or grad is history.grad:
-                continue
-            recipe = escapes.refer(grad, f"{item.path}.grad")
-            yield GradWrite(self.fetches.of(item), recipe)
+            made = escapes.first_of(history)
+            if item is not None and grad is not history.grad:
+                recipe = escapes.refer(grad, f"{item.path}.grad")
+                yield GradWrite(self.fetches.of(item), False, recipe)
+            elif item is None and made is not None and grad is not None:
+                yield GradWrite(made, True, escapes.refer(grad, "out.grad"))
 
     def binding(self, change: Change, escapes: Escapes) -> Binding:
         recipe = None if change.new is MISSING else escapes.refer(change.new, change.path)
-        item = change.container
+        item, key = change.container, change.key
+        if change.how == "cell" and item.step.how == "closure":
+            # the closure of a function that may be another one at the next call
+            assert item.parent is not None
+            position = self.fetches.of(item.parent)
+            return Binding("cell", item.step.key, position, None, recipe)
         if change.how == "cell" or item.kind == "names":
-            outer = item.parent if change.how == "cell" else None
-            if outer is not None:  # the closure of a function that may be another one next time
-                return Binding(change, recipe, self.fetches.of(outer), None)
-            return Binding(change, recipe, None, change.target)
-        return Binding(change, recipe, self.fetches.of(item), None)
+            return Binding(change.how, key, None, change.target, recipe)
+        return Binding(change.how, key, self.fetches.of(item), None, recipe)
 
     def sources(self, function: Function) -> tuple[Source, ...]:
         """For each parameter, where its array comes from."""

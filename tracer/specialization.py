@@ -88,7 +88,8 @@ class Specialization:
         if self._pull is not None:
             self._pull.record(found, fresh, saved)
         for grad in self._grads:
-            found[grad.position].history.grad = grad.recipe.build(found, fresh)
+            owner: Tensor = (fresh if grad.fresh else found)[grad.position]
+            owner.history.grad = grad.recipe.build(found, fresh)
         for binding in self._bindings:
             _bind(binding, found, fresh)
         return self._output.build(found, fresh)
@@ -135,20 +136,14 @@ def _array_of(source: Source, value: Any) -> Array:
 
 def _bind(binding: Binding, found: Sequence[Any], fresh: Sequence[Tensor]) -> None:
     """Repeat an assignment of the traced function."""
-    change = binding.change
+    how, key = binding.how, binding.key
     target = binding.target if binding.position is None else found[binding.position]
     value = MISSING if binding.recipe is None else binding.recipe.build(found, fresh)
-    if change.how == "whole":
+    if how == "whole":
         replace_elements(target, value)
-    elif change.how == "attr":
-        set_attribute(target, change.key, value)
-    elif change.how == "cell":
-        set_cell(target if binding.position is None else _closure_cell(binding, target), value)
-    elif isinstance(target, list):
-        target[change.key] = value
+    elif how == "attr":
+        set_attribute(target, key, value)
+    elif how == "cell":
+        set_cell(target if binding.position is None else target.__closure__[key], value)
     else:
-        set_item(target, change.key, value)
-
-
-def _closure_cell(binding: Binding, fn: Any) -> Any:
-    return fn.__closure__[binding.change.container.step.key]
+        set_item(target, key, value)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import gc
 import math
+import weakref
 from collections import namedtuple
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -543,3 +546,80 @@ def test_check_eager_finds_a_miscompiled_program(monkeypatch: pytest.MonkeyPatch
     )
     with pytest.raises(treadle.TraceError, match="the result differs from the eager result by"):
         jit(lambda x: x * 2, check="eager")(f32(1))
+
+
+def test_backward_reaches_what_captured_tensors_were_computed_from() -> None:
+    w = treadle.tensor([1.0, 2.0], requires_grad=True)
+
+    def build() -> Any:
+        row, computed = w[1:], w * 3  # the function reaches these, and not w
+        return jit(lambda x: (x * row * computed).sum())
+
+    f = build()
+    f(f32(1)).backward()
+    assert w.grad is not None and w.grad.tolist() == [6, 15]
+
+
+def test_backward_inside_reaches_the_base_of_a_captured_view() -> None:
+    w = treadle.tensor([1.0, 2.0], requires_grad=True)
+
+    def build() -> Any:
+        row = w[1:]
+        return jit(lambda x: (x * row).sum().backward())
+
+    f = build()
+    f(f32(3)), f(f32(4))
+    assert w.grad is not None and w.grad.tolist() == [0, 7]
+
+
+def test_a_leaf_made_inside_keeps_its_flag_and_gradient() -> None:
+    @jit
+    def f(x: Any) -> Any:
+        leaf = treadle.tensor([2.0], requires_grad=True)
+        (leaf * x).sum().backward()
+        return leaf
+
+    leaf = f(f32(5))
+    assert leaf.requires_grad and leaf.is_leaf
+    assert leaf.grad.item() == 5
+
+
+def test_a_specialization_keeps_no_object_of_the_user_alive() -> None:
+    box = Scale(3)
+    watched = weakref.ref(box), weakref.ref(box.by)
+
+    @jit
+    def f(holder: Any, x: Any) -> Any:
+        holder.by = holder.by * x
+        return holder.by
+
+    f(box, f32(2))
+    assert f.specializations
+    del box
+    gc.collect()
+    assert [r() for r in watched] == [None, None]
+
+
+def test_a_sum_of_floats_kept_in_an_attribute_becomes_a_run_time_number() -> None:
+    set_explain(False)
+    box = Batch(0.0)
+
+    @jit
+    def f(x: float) -> None:
+        box.image = box.image + x
+
+    for n in range(5):
+        f(float(n))
+    set_explain(True)
+    assert float(box.image) == 10 and len(f.specializations) == 2
+
+
+def test_calls_from_several_threads_compile_once_and_agree(
+    compiler: InterpretingCompiler,
+) -> None:
+    f = jit(lambda x: x * 2 + 1)
+    inputs = [treadle.tensor(np.full(3, n, np.float32)) for n in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda x: f(x).tolist(), inputs))
+    assert results == [[2 * n + 1] * 3 for n in range(40)]
+    assert len(compiler.compiled) == 1
