@@ -112,6 +112,12 @@ def jit(
         )  # fmt: skip
     if check not in (None, "eager"):
         raise ValueError(f'check must be None or "eager", found {check!r}')
+    if isinstance(fn, (staticmethod, classmethod)):
+        inner = jit(
+            fn.__func__, check=check, max_specializations=max_specializations,
+            reassociate=reassociate, contract=contract,
+        )  # fmt: skip
+        return type(fn)(inner)  # a descriptor, for a class's body
     if isinstance(fn, Jitted):
         fn = fn.__wrapped__
     return Jitted(fn, CompileOptions(reassociate, contract), max_specializations, check)

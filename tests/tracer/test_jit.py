@@ -194,6 +194,8 @@ def test_strings_enums_dtypes_and_none_select(compiler: InterpretingCompiler) ->
 
 
 class Scale:
+    offset = 5
+
     def __init__(self, by: float) -> None:
         self.by = f32(by)
         self.calls = 0
@@ -207,6 +209,16 @@ class Scale:
     @staticmethod
     def static(x: Any) -> Any:
         return x + 1
+
+    @classmethod
+    @jit
+    def from_class(cls, x: Any) -> Any:
+        return x + cls.offset
+
+    @jit
+    @classmethod
+    def from_class_too(cls, x: Any) -> Any:
+        return x + cls.offset
 
     def plain(self, x: Any) -> Any:
         return x - self.by
@@ -223,6 +235,22 @@ def test_methods_are_bound_to_their_object(compiler: InterpretingCompiler) -> No
     assert Scale.method(two, x).item() == 12
     assert two.method.__name__ == "method" and two.method.__doc__ == "Multiplies."
     assert "self.by" in two.method.ir("traced", x)
+
+
+def test_static_and_class_methods_in_either_order() -> None:
+    x = f32(1)
+    for owner in (Scale, Scale(2)):
+        assert owner.static(x).item() == 2
+        assert owner.from_class(x).item() == 6
+        assert owner.from_class_too(x).item() == 6
+
+
+def test_recursion_and_tensors_as_defaults() -> None:
+    @jit
+    def power(x: Any, n: int, base: Any = f32(1)) -> Any:  # noqa: B008  a tensor as a default
+        return base if n == 0 else x * power(x, n - 1)
+
+    assert power(f32(3), 4).item() == 81
 
 
 def test_bound_methods_partials_and_callable_objects() -> None:
