@@ -1,0 +1,381 @@
+"""The thread pool as LLVM IR: written with the project's own writer, compiled once per process.
+
+    void treadle_parallel(ptr fn, ptr ctx, i64 tiles, i64 threads)
+        calls `fn(ctx, tile, slot)` once for each tile from 0 to tiles - 1, on up to `threads`
+        threads of which the caller is one, and returns when all are done. `slot` is less than
+        `threads` and no two tiles that run at a time have the same one. Where the pool is taken
+        (another thread's call), everything runs on the caller.
+    void treadle_pool_reset(i64 cores, i64 spin, i64 brief)
+        forgets all workers: before the first call, and in the child of a fork, where they are gone.
+    i64 treadle_pool_workers()
+        how many workers have been started.
+
+One 64-bit word says what is to be done: `generation << 32 | first << 16 | last`, the tiles that
+nobody has taken yet. A thread takes one by a compare-and-swap of that word: even slots the first,
+odd slots the last, so that with two threads each finds much the same data in its cache in every
+kernel. The function and its context are read before the swap, which succeeds only while their
+region runs; hence a caller waits for tiles and never for threads: a worker that the system keeps
+from running delays nobody, and one that comes late finds nothing to take.
+
+Workers are started when a call first asks for them. With nothing to do they look at the word again
+and again (`pause`) for a bounded time and then sleep. Whoever finds while looking that it was kept
+off its core meanwhile (the clock jumped) knows that others want that core: for a while everybody
+looks for a short time only. The caller, too, sleeps when it has waited that long for another
+thread's tile: the core that it leaves is where that thread will run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from treadle.codegen.llvm import (
+    I1,
+    I8,
+    I32,
+    I64,
+    NULL,
+    PTR,
+    VOID,
+    FunctionWriter,
+    Module,
+    Type,
+    Val,
+)
+from treadle.codegen.target import Target
+
+Parking = Literal["futex", "condition"]
+
+PARALLEL: Final = "treadle_parallel"
+RESET: Final = "treadle_pool_reset"
+WORKERS: Final = "treadle_pool_workers"
+
+MAX_TILES: Final = 0x7FFF
+MAX_THREADS: Final = 256
+
+# The fields of the pool's state, bytes from its start. What different threads write lies in
+# different pairs of cache lines (x86 fetches lines in pairs).
+_WORD: Final = 0
+_GENERATION: Final = 4  # the upper half of the word on a little-endian machine: what sleepers watch
+_DONE: Final = 128
+_FN, _CTX, _TILES, _THREADS = 256, 264, 272, 280
+_BUSY: Final = 384
+_SLEEPERS: Final = 512
+_WAITING: Final = 640
+_STARTED, _LIMIT, _CORES, _SPIN, _BRIEF, _CALM = 768, 776, 784, 792, 800, 808
+_MUTEX: Final = 896  # pthread_mutex_t is 40 bytes on Linux, 64 on macOS
+_CONDITION: Final = 1024  # pthread_cond_t is 48 bytes on both
+_SIZE: Final = 1152
+
+_PAUSES: Final = 32  # between two looks at the clock: some 0.5 to 2 us
+_JUMP: Final = 100_000  # ns between two looks that tell of a thread kept off its core
+_CROWDED: Final = 20_000_000  # ns for which everybody then looks for a short time only
+
+
+def parking_of(target: Target) -> Parking | None:
+    """How threads sleep on `target`'s system; None where there is no pool."""
+    if "linux" in target.triple:
+        return "futex"
+    return "condition" if "darwin" in target.triple else None
+
+
+def emit_pool(target: Target, parking: Parking) -> str:
+    """The pool's module. `parking`: `futex` (Linux) or `condition` (any POSIX system)."""
+    module = Module(target)
+    state = module.variable("pool", f"[{_SIZE} x i8]")
+    _write_clock(module, "darwin" in target.triple)
+    _write_park(module, state, parking, target)
+    _write_spin(module, state)
+    _write_work(module, state)
+    _write_worker(module, state)
+    _write_start(module, state, "darwin" in target.triple)
+    _write_wait(module, state)
+    _write_parallel(module, state)
+    _write_reset(module, state, parking)
+    w = module.function(WORKERS, I64, [])
+    w.ret(_read(w, I64, w.gep(state, _STARTED)))
+    return str(module)
+
+
+# --- atomics ---------------------------------------------------------------------------------
+
+
+def _read(w: FunctionWriter, type: Type, address: Val, order: str = "monotonic") -> Val:
+    return w.inst(type, f"load atomic {type.text}, {address} {order}, align {type.bits // 8}")
+
+
+def _write(w: FunctionWriter, x: Val, address: Val, order: str = "monotonic") -> None:
+    w.effect(f"store atomic {x}, {address} {order}, align {x.type.bits // 8}")
+
+
+def _modify(w: FunctionWriter, how: str, address: Val, x: Val, order: str) -> Val:
+    """The old value; `how`: add, sub, xchg .."""
+    return w.inst(x.type, f"atomicrmw {how} {address}, {x} {order}")
+
+
+def _swap(w: FunctionWriter, address: Val, old: Val, new: Val) -> Val:
+    """An i1: whether `old` was there, and is now `new`."""
+    pair = f"{{ {old.type.text}, i1 }}"
+    found = w.inst(Type(pair, "i64", 0, ""), f"cmpxchg {address}, {old}, {new} acq_rel monotonic")
+    return w.inst(I1, f"extractvalue {pair} {found.ref}, 1")
+
+
+def _i32(value: int) -> Val:
+    return Val(str(value), I32)
+
+
+def _pause(w: FunctionWriter) -> None:
+    """Tell the core that this is a loop that waits."""
+    if w.target.is_x86:
+        w.external("llvm.x86.sse2.pause", VOID, [])
+    elif w.target.arch == "aarch64":
+        w.external("llvm.aarch64.hint", VOID, [_i32(1)])
+
+
+# --- the system: the clock, sleeping ---------------------------------------------------------
+
+
+def _write_clock(module: Module, darwin: bool) -> None:
+    """`now()`: nanoseconds of a clock that only goes forward."""
+    w = module.function("now", I64, [], internal=True)
+    spec = w.alloca(I64, 2)
+    w.external("clock_gettime", I32, [_i32(6 if darwin else 1), spec])
+    seconds, rest = w.load(I64, spec), w.load(I64, w.gep(spec, 1, I64))
+    w.ret(w.add(w.mul(seconds, 1_000_000_000), rest))
+
+
+def _write_park(module: Module, state: Val, parking: Parking, target: Target) -> None:
+    """`park(address, seen)` sleeps while the i32 there is `seen` (it may wake early);
+    `unpark(address, count)` wakes up to `count` of those that sleep there (it may wake more)."""
+    park = module.function("park", VOID, [(PTR, "address"), (I32, "seen")], internal=True)
+    unpark = module.function("unpark", VOID, [(PTR, "address"), (I32, "count")], internal=True)
+    if parking == "futex":
+        for w, operation in ((park, 0 | 128), (unpark, 1 | 128)):  # wait, wake; of this process
+            address = w.cast("ptrtoint", w.args[0], I64)
+            value = w.cast("zext", w.args[1], I64)
+            number = 202 if target.is_x86 else 98
+            nothing = w.int(0)
+            numbers = [w.int(number), address, w.int(operation), value, nothing, nothing, nothing]
+            w.external("syscall", I64, numbers)
+            w.ret()
+        return
+    for w in (park, unpark):
+        mutex, condition = w.gep(state, _MUTEX), w.gep(state, _CONDITION)
+        w.external("pthread_mutex_lock", I32, [mutex])
+        if w is park:
+            with w.if_(w.icmp("eq", _read(w, I32, w.args[0], "seq_cst"), w.args[1]), "same"):
+                w.external("pthread_cond_wait", I32, [condition, mutex])
+        else:
+            w.external("pthread_cond_broadcast", I32, [condition])
+        w.external("pthread_mutex_unlock", I32, [mutex])
+        w.ret()
+
+
+# --- waiting ---------------------------------------------------------------------------------
+
+
+def _write_spin(module: Module, state: Val) -> None:
+    """`spin(address, seen)`: looks at the i32 there until it differs from `seen` or time is up."""
+    w = module.function("spin", VOID, [(PTR, "address"), (I32, "seen")], internal=True)
+    address, seen = w.args
+    done = w.new_block("done")
+
+    def leave_if(condition: Val, label: str) -> None:
+        go_on = w.new_block(label)
+        w.cond_br(condition, done, go_on)
+        w.start(go_on)
+
+    started = w.call("now", I64, [])
+    threads, cores, calm, long, brief = (
+        _read(w, I64, w.gep(state, at)) for at in (_THREADS, _CORES, _CALM, _SPIN, _BRIEF)
+    )
+    crowded = w.or_(w.icmp("slt", started, calm), w.icmp("sgt", threads, cores))
+    end = w.add(started, w.select(crowded, brief, long))
+
+    def look(carried: Sequence[Val]) -> Sequence[Val]:
+        with w.loop(0, _PAUSES, label="pause"):
+            leave_if(w.icmp("ne", _read(w, I32, address, "acquire"), seen), "same")
+            _pause(w)
+        now = w.call("now", I64, [])
+        with w.if_(w.icmp("sgt", w.sub(now, carried[0]), _JUMP), "kept_off", unlikely=True):
+            _write(w, w.add(now, _CROWDED), w.gep(state, _CALM))
+        leave_if(w.icmp("sgt", w.sub(now, carried[0]), _JUMP), "on_core")
+        return [now]
+
+    w.while_([started], lambda carried: w.icmp("slt", carried[0], end), look, "look")
+    w.br(done)
+    w.start(done)
+    w.ret()
+
+
+def _write_wait(module: Module, state: Val) -> None:
+    """`wait(tiles)`: until so many tiles of the region are done."""
+    w = module.function("wait", VOID, [(I64, "tiles")], internal=True)
+    place, waiting = w.gep(state, _DONE), w.gep(state, _WAITING)
+    goal = w.cast("trunc", w.args[0], I32)
+
+    def done(how: str = "acquire") -> Val:
+        return _read(w, I32, place, how)
+
+    def wait(carried: Sequence[Val]) -> Sequence[Val]:
+        w.call("spin", VOID, [place, carried[0]])
+        with w.if_(w.icmp("eq", done(), carried[0]), "asleep"):
+            # Whoever finishes the last tile sees this flag, or `park` sees the tile.
+            _write(w, w.int(1), waiting, "seq_cst")
+            w.call("park", VOID, [place, carried[0]])
+            _write(w, w.int(0), waiting)
+        return [done()]
+
+    w.while_([done()], lambda carried: w.icmp("ne", carried[0], goal), wait, "wait")
+    w.ret()
+
+
+# --- taking tiles ----------------------------------------------------------------------------
+
+
+def _write_work(module: Module, state: Val) -> None:
+    """`work(slot)`: takes and runs tiles as long as there are any for that slot."""
+    w = module.function("work", VOID, [(I64, "slot")], internal=True)
+    (slot,) = w.args
+    place = w.gep(state, _WORD)
+    from_end = w.icmp("ne", w.and_(slot, 1), 0)
+    look, some, take, run, nothing = map(w.new_block, ("look", "some", "take", "run", "nothing"))
+    w.br(look)
+    w.start(look)
+    word = _read(w, I64, place, "acquire")
+    first, last = w.and_(w.lshr(word, 16), 0xFFFF), w.and_(word, 0xFFFF)
+    w.cond_br(w.icmp("ult", first, last), some, nothing)
+    w.start(some)
+    fn, ctx = (_read(w, PTR, w.gep(state, at)) for at in (_FN, _CTX))
+    tiles, threads = (_read(w, I64, w.gep(state, at)) for at in (_TILES, _THREADS))
+    w.cond_br(w.icmp("ult", slot, threads), take, nothing)
+    w.start(take)
+    new = w.select(from_end, w.sub(word, 1), w.add(word, 1 << 16))
+    w.cond_br(_swap(w, place, word, new), run, look)
+    w.start(run)
+    tile = w.select(from_end, w.sub(last, 1), first)
+    _call(w, fn, ctx, tile, slot)
+    before = _modify(w, "add", w.gep(state, _DONE), w.int(1), "seq_cst")
+    with w.if_(w.icmp("eq", w.add(before, 1), tiles), "last"):
+        waiting = _read(w, I64, w.gep(state, _WAITING), "seq_cst")
+        with w.if_(w.icmp("ne", waiting, 0), "asleep"):
+            w.call("unpark", VOID, [w.gep(state, _DONE), _i32(1)])
+    w.br(look)
+    w.start(nothing)
+    w.ret()
+
+
+def _call(w: FunctionWriter, fn: Val, ctx: Val, tile: Val, slot: Val) -> None:
+    w.effect(f"call void {fn.ref}({ctx}, {tile}, {slot})")
+
+
+def _write_worker(module: Module, state: Val) -> None:
+    """`worker(slot)`: what a thread of the pool does for ever.
+
+    It waits for another generation than the one at which it last found nothing to take.
+    """
+    w = module.function("worker", PTR, [(PTR, "slot")], internal=True)
+    slot = w.cast("ptrtoint", w.args[0], I64)
+    place, sleepers = w.gep(state, _GENERATION), w.gep(state, _SLEEPERS)
+    again, spin, idle, sleep = map(w.new_block, ("again", "spin", "idle", "sleep"))
+    w.br(again)
+    w.start(again)
+    seen = _read(w, I32, place, "acquire")
+    w.call("work", VOID, [slot])
+    takes_part = w.icmp("ult", slot, _read(w, I64, w.gep(state, _THREADS)))
+    w.cond_br(takes_part, spin, idle)
+    w.start(spin)
+    w.call("spin", VOID, [place, seen])
+    w.br(idle)
+    w.start(idle)
+    w.cond_br(w.icmp("eq", _read(w, I32, place, "acquire"), seen), sleep, again)
+    w.start(sleep)
+    # Whoever publishes a generation sees this sleeper, or `park` sees the generation.
+    _modify(w, "add", sleepers, w.int(1), "seq_cst")
+    w.call("park", VOID, [place, seen])
+    _modify(w, "sub", sleepers, w.int(1), "seq_cst")
+    w.br(again)
+
+
+# --- the calls from outside ------------------------------------------------------------------
+
+
+def _write_start(module: Module, state: Val, darwin: bool) -> None:
+    """`start(threads)`: as many workers as `threads` needs, or as the system gives.
+
+    They block all signals, which are for the threads of Python.
+    """
+    w = module.function("start", VOID, [(I64, "threads")], internal=True)
+    started, limit = w.gep(state, _STARTED), w.gep(state, _LIMIT)
+    have = _read(w, I64, started)
+    want = w.binary("llvm.smin", w.sub(w.args[0], 1), _read(w, I64, limit))
+    with w.if_(w.icmp("slt", have, want), "more", unlikely=True):
+        blocked, before, thread = w.alloca(I64, 16), w.alloca(I64, 16), w.alloca(I64)
+        set_mask = _i32(3 if darwin else 2)
+        w.external("sigfillset", I32, [blocked])
+        w.external("pthread_sigmask", I32, [set_mask, blocked, before])
+
+        def create(carried: Sequence[Val]) -> Sequence[Val]:
+            count, wanted = carried
+            slot = w.cast("inttoptr", w.add(count, 1), PTR)
+            args = [thread, NULL, Val("@worker", PTR), slot]
+            failed = w.icmp("ne", w.external("pthread_create", I32, args), 0)
+            return w.branch(failed, lambda: give_up(count), lambda: keep(count, wanted), "failed")
+
+        def keep(count: Val, wanted: Val) -> Sequence[Val]:
+            w.external("pthread_detach", I32, [w.load(PTR, thread, align=8)])
+            return [w.add(count, 1), wanted]
+
+        def give_up(count: Val) -> Sequence[Val]:
+            _write(w, count, limit)
+            return [count, count]
+
+        count, _ = w.while_([have, want], lambda c: w.icmp("slt", c[0], c[1]), create, "create")
+        _write(w, count, started)
+        w.external("pthread_sigmask", I32, [set_mask, before, NULL])
+    w.ret()
+
+
+def _write_parallel(module: Module, state: Val) -> None:
+    params = [(PTR, "fn"), (PTR, "ctx"), (I64, "tiles"), (I64, "threads")]
+    w = module.function(PARALLEL, VOID, params)
+    fn, ctx, tiles, threads = w.args
+    busy = w.gep(state, _BUSY)
+    ask, share, alone = map(w.new_block, ("ask", "share", "alone"))
+    w.cond_br(w.and_(w.icmp("sgt", threads, 1), w.icmp("sgt", tiles, 1)), ask, alone)
+    w.start(alone)
+    with w.loop(0, tiles, label="tile") as tile:
+        _call(w, fn, ctx, tile, w.int(0))
+    w.ret()
+    w.start(ask)
+    w.cond_br(_swap(w, busy, w.int(0), w.int(1)), share, alone)
+    w.start(share)
+    w.call("start", VOID, [threads])
+    for value, at in ((fn, _FN), (ctx, _CTX), (tiles, _TILES), (threads, _THREADS)):
+        _write(w, value, w.gep(state, at))
+    _write(w, _i32(0), w.gep(state, _DONE))
+    old = _read(w, I32, w.gep(state, _GENERATION))
+    generation = w.shl(w.cast("zext", w.add(old, 1), I64), 32)
+    _write(w, w.or_(generation, tiles), w.gep(state, _WORD), "seq_cst")
+    sleepers = _read(w, I64, w.gep(state, _SLEEPERS), "seq_cst")
+    with w.if_(w.icmp("ne", sleepers, 0), "sleepers"):
+        all_of_them = w.icmp("sgt", _read(w, I64, w.gep(state, _STARTED)), w.sub(threads, 1))
+        count = w.select(all_of_them, w.int(MAX_THREADS), w.sub(tiles, 1))
+        w.call("unpark", VOID, [w.gep(state, _GENERATION), w.cast("trunc", count, I32)])
+    w.call("work", VOID, [w.int(0)])
+    w.call("wait", VOID, [tiles])
+    _write(w, w.int(0), busy, "release")
+    w.ret()
+
+
+def _write_reset(module: Module, state: Val, parking: Parking) -> None:
+    w = module.function(RESET, VOID, [(I64, "cores"), (I64, "spin"), (I64, "brief")])
+    args = (state, Val("0", I8), w.int(_SIZE), Val("false", I1))
+    w.external("llvm.memset.p0.i64", VOID, args)
+    for value, at in zip(w.args, (_CORES, _SPIN, _BRIEF), strict=True):
+        _write(w, value, w.gep(state, at))
+    _write(w, w.int(MAX_THREADS - 1), w.gep(state, _LIMIT))
+    if parking == "condition":
+        w.external("pthread_mutex_init", I32, [w.gep(state, _MUTEX), NULL])
+        w.external("pthread_cond_init", I32, [w.gep(state, _CONDITION), NULL])
+    w.ret()
