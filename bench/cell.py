@@ -10,9 +10,19 @@ import argparse
 import json
 import resource
 import sys
+from importlib import import_module
 from time import perf_counter
 
 from treadle.bench.workload import Step, workloads
+
+# What a peer imports: its size is not the step's.
+_MODULES = {
+    "treadle": "llvmlite.binding",
+    "numpy": "numpy",
+    "torch": "torch",
+    "compile": "torch._dynamo",
+    "jax": "jax.numpy",
+}
 
 
 def measure(step: Step, seconds: float, least: int = 5) -> list[float]:
@@ -44,6 +54,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0)
     args = parser.parse_args()
     program = workloads()[args.workload].programs[args.peer]
+    import_module(_MODULES[args.peer])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = perf_counter()
     step = program()

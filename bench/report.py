@@ -72,9 +72,17 @@ def best_peer(row: dict[str, Any]) -> tuple[str, float] | None:
     return name, times[name]
 
 
+def _smallest_peak(row: dict[str, Any]) -> str:
+    """MiB that the most frugal peer's process grew by, after its imports."""
+    peaks = [c["peak_kib"] for p, c in row["cells"].items() if p != OURS and "peak_kib" in c]
+    return f"{min(peaks) / 1024:.0f}" if peaks else ""
+
+
 def table(result: dict[str, Any]) -> str:
-    """The run as text: 10th percentiles, ratio to the best peer, share of the limit."""
+    """The run as text: 10th percentiles, ratio to the best peer, share of the limit, and the
+    peak resident size above what it was after imports."""
     head = ["workload", "treadle", "median", "spread", "best peer", "", "ratio", "of limit"]
+    head += ["MiB", "peers'"]
     lines = [head]
     for row in result["rows"]:
         ours = row["cells"].get(OURS, {})
@@ -90,6 +98,8 @@ def table(result: dict[str, Any]) -> str:
                 peer[0] if peer else "",
                 f"{peer[1] / p10:.2f}x" if peer and p10 else "",
                 f"{row['limit'] / p10:.0%}" if p10 and row["limit"] > 0 else "",
+                f"{ours['peak_kib'] / 1024:.0f}" if p10 else "",
+                _smallest_peak(row),
             ]
         )
     widths = [max(len(line[n]) for line in lines) for n in range(len(head))]

@@ -1,7 +1,8 @@
-"""The cost of a call: x*2+1 on four floats."""
+"""The cost of a call: x*2+1 on four floats, with and without Python values to guard."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -55,5 +56,28 @@ add(
             "compile": lambda: _torch_step(True),
             "jax": _jax,
         },
+    )
+)
+
+
+GUARDED = 50
+
+
+def _with_guards(count: int) -> Step:
+    """The same call where the function reads an object of `count` captured Python numbers."""
+    import treadle
+
+    x = treadle.tensor(_X)
+    config = SimpleNamespace(**{f"option{n}": n for n in range(count)})
+    step = treadle.jit(lambda x: x * 2 + (1 if config.option0 == 0 else 0))
+    return lambda: step(x)
+
+
+add(
+    Workload(
+        f"guards-{GUARDED}",
+        f"the same with {GUARDED} captured Python values: what guards cost",
+        Work(),
+        {"treadle": lambda: _with_guards(GUARDED)},
     )
 )
