@@ -121,6 +121,16 @@ def times_minus_one(b: Builder, i: Instr) -> Value | None:
     return _spread(b, b.neg(x), i)
 
 
+@RULES.rule("chain")
+def chain_by_number(b: Builder, i: Instr) -> Value | None:
+    """chain(x, c) = chain(c, x) = x * c for a finite c that is not 0"""
+    for x, c in (i.args, i.args[::-1]):
+        found = number(c)
+        if found is not None and found != 0 and np.isfinite(found):
+            return b.mul(x, c)
+    return None
+
+
 @RULES.rule("sub")
 def minus_zero(b: Builder, i: Instr) -> Value | None:
     """x - 0 = x"""

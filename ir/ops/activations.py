@@ -16,7 +16,7 @@ import numpy as np
 from treadle.ir.builder import Ops
 from treadle.ir.op import NO_ATTRS, Array, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops import special
-from treadle.ir.ops.rules import NUMBERS, Values, elementwise_rule, in_float64
+from treadle.ir.ops.rules import NUMBERS, Values, elementwise_rule, in_float64, scaled
 from treadle.ir.ops.sampling import (
     INTEGER_SAMPLES,
     any_unary,
@@ -66,7 +66,7 @@ SIGMOID = register(
         "sigmoid",
         "y = 1 / (1 + e^-x)",
         _sigmoid64,
-        lambda o, ct, x, y: o.mul(ct, o.mul(y, o.sub(1, y))),
+        lambda o, ct, x, y: scaled(o, ct, o.mul(y, o.sub(1, y))),
         float_unary(-3, 3, ulps=2),
     )
 )
@@ -76,7 +76,7 @@ SOFTPLUS = register(
         "softplus",
         "y = ln(1 + e^x)",
         _softplus64,
-        lambda o, ct, x, y: o.mul(ct, o.sigmoid(x)),
+        lambda o, ct, x, y: scaled(o, ct, o.sigmoid(x)),
         float_unary(-3, 3, ulps=4),
     )
 )
@@ -142,7 +142,7 @@ def _vjp_gelu(o: Ops[Any], a: GeluAttrs, args: Values, outs: Values, cts: Values
     else:
         bell = o.mul(o.exp(o.mul(o.mul(x, x), -0.5)), 1 / math.sqrt(2 * math.pi))
         bent = o.mul(x, bell)
-    return (o.mul(cts[0], o.add(gate, bent)),)
+    return (scaled(o, cts[0], o.add(gate, bent)),)
 
 
 def _composite_samples(*attrs: Attrs) -> Callable[..., Any]:
@@ -191,7 +191,7 @@ def _vjp_silu(o: Ops[Any], a: Attrs, args: Values, outs: Values, cts: Values) ->
     """sigmoid(x) (1 + x (1 - sigmoid(x)))."""
     x = _within_finite(o, args[0])
     gate = o.sigmoid(x)
-    return (o.mul(cts[0], o.mul(gate, o.add(o.mul(x, o.sub(1, gate)), 1))),)
+    return (scaled(o, cts[0], o.mul(gate, o.add(o.mul(x, o.sub(1, gate)), 1))),)
 
 
 SILU = register(

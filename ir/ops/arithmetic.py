@@ -54,7 +54,7 @@ ABS = register(
         maths="y = |x|; the smallest integer stays; the derivative at 0 is 0",
         infer=elementwise_rule("abs", 1, NUMBERS),
         ref=numpy_ref(np.abs),
-        vjp=lambda o, a, args, outs, cts: (o.mul(cts[0], o.call("sign", args[0])),),
+        vjp=lambda o, a, args, outs, cts: (scaled(o, cts[0], o.call("sign", args[0])),),
         lower=Scalar(_lower_abs),
         traits=ELEMENTWISE,
         samples=joined(float_unary(0.1, 3, ulps=0), any_unary(INTEGER_SAMPLES)),
@@ -121,7 +121,10 @@ MUL = register(
         maths="z = x * y; integers wrap",
         infer=elementwise_rule("mul", 2, NUMBERS),
         ref=numpy_ref(np.multiply),
-        vjp=lambda o, a, args, outs, cts: (o.mul(cts[0], args[1]), o.mul(cts[0], args[0])),
+        vjp=lambda o, a, args, outs, cts: (
+            scaled(o, cts[0], args[1]),
+            scaled(o, cts[0], args[0]),
+        ),
         lower=Scalar(lambda s, a, x, y: s.mul(x, y)),
         traits=COMMUTATIVE,
         samples=_BINARY_SAMPLES,
@@ -135,7 +138,7 @@ def _vjp_div(o: Ops[Any], a: Attrs, args: Values, outs: Values, cts: Values) -> 
     (x, y), (ct,) = args, cts
     divisor = safe_divisor(o, ct, y)
     dx = o.div(ct, divisor)
-    return dx, o.neg(o.div(o.mul(dx, x), divisor))
+    return dx, o.neg(o.div(scaled(o, dx, x), divisor))
 
 
 DIV = register(
@@ -298,7 +301,7 @@ def _vjp_copysign(
     """z = sign(x) x times the sign of y; at x = 0 the derivative is 0, as that of abs."""
     x, y = args
     one = o.const(1, o.type_of(y).dtype)
-    return o.mul(cts[0], o.mul(o.call("sign", x), o.call("copysign", one, y))), None
+    return scaled(o, cts[0], o.mul(o.call("sign", x), o.call("copysign", one, y))), None
 
 
 COPYSIGN = register(

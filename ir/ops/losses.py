@@ -12,7 +12,7 @@ from treadle.ir.builder import Ops
 from treadle.ir.errors import ShapeError
 from treadle.ir.op import NO_ATTRS, NOT_DIFFERENTIABLE, Array, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops.checks import CHECK_INDEX, CheckIndexAttrs
-from treadle.ir.ops.rules import Values, check_count, check_dtype
+from treadle.ir.ops.rules import Values, check_count, check_dtype, scaled
 from treadle.ir.ops.sampling import uniform
 from treadle.ir.ops.softmax import NEG_INF, below_maximum, hard_rows, log_softmax64, row_pass
 from treadle.ir.types import (
@@ -142,7 +142,7 @@ def _vjp_cross_entropy(o: Ops[Any], a: Attrs, args: Values, outs: Values, cts: V
     share = o.call("softmax", logits, axis=axis)
     hot = o.call("one_hot", labels, depth=t.shape[-1], dtype=t.dtype)
     dead = o.eq(o.max(logits, axis, keepdims=True), NEG_INF)
-    return o.where(dead, 0, o.mul(o.sub(share, hot), ct)), None
+    return o.where(dead, 0, scaled(o, ct, o.sub(share, hot))), None
 
 
 def _cross_entropy_samples(rng: np.random.Generator) -> Iterable[Sample]:

@@ -23,6 +23,7 @@ from treadle.ir.ops.rules import (
     check_dtype,
     count_along,
     reduction_rule,
+    scaled,
     widened,
     with_kept_axes,
 )
@@ -125,7 +126,7 @@ def _vjp_var(o: Ops[Any], a: VarAttrs, args: Values, outs: Values, cts: Values) 
     """2 (x - mean) / (n - correction) ct. The mean's own share is 0: sum(x - mean) is 0."""
     (x,) = args
     ct = with_kept_axes(o, cts[0], o.type_of(x).shape, a.axes)
-    return (o.mul(_centered(o, x, a.axes), o.div(o.mul(ct, 2), _freedom(o, a, x))),)
+    return (scaled(o, o.div(o.mul(ct, 2), _freedom(o, a, x)), _centered(o, x, a.axes)),)
 
 
 def _ref_var(a: VarAttrs, x: Array) -> Array:
@@ -195,8 +196,8 @@ def _vjp_layer_norm(o: Ops[Any], a: LayerNormAttrs, args: Values, outs: Values, 
     (x,), (y,), (ct,) = args, outs, cts
     _, scale = _scale(o, a, x)
     flat = o.call("mean", ct, axes=a.axes, keepdims=True)
-    along = o.call("mean", o.mul(ct, y), axes=a.axes, keepdims=True)
-    return (o.mul(o.sub(o.sub(ct, flat), o.mul(y, along)), scale),)
+    along = o.call("mean", scaled(o, ct, y), axes=a.axes, keepdims=True)
+    return (scaled(o, o.sub(o.sub(ct, flat), scaled(o, along, y)), scale),)
 
 
 def _ref_layer_norm(a: LayerNormAttrs, x: Array) -> Array:

@@ -21,6 +21,7 @@ from treadle.ir.ops.rules import (
     ReduceAttrs,
     Values,
     reduction_rule,
+    scaled,
     widened,
     with_kept_axes,
 )
@@ -120,7 +121,7 @@ def _vjp_prod(
     perm = [*kept, *a.axes]
     lead = tuple(t.shape[i] for i in kept)
     rows = o.reshape(o.permute(x, perm), (*lead, count))
-    others = o.mul(_products_of_others(o, rows), o.reshape(ct, (*lead, 1)))
+    others = scaled(o, o.reshape(ct, (*lead, 1)), _products_of_others(o, rows))
     moved = o.reshape(others, tuple(t.shape[i] for i in perm))
     inverse = [perm.index(i) for i in range(t.rank)]
     return (o.permute(moved, inverse),)

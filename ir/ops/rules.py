@@ -168,17 +168,17 @@ def numpy_ref(fn: Callable[..., Any]) -> Callable[..., Array]:
 
 # --- derivatives -----------------------------------------------------------------------------
 #
-# A branch of `where` that is not taken gets the cotangent 0. Times an infinite or NaN factor that
-# would be NaN, and poison the gradient of the branch that was taken. Both functions below give 0
-# there. They look at the cotangent only where the factor is singular: elsewhere the product stays
-# linear in it, so that second derivatives through it are right also where it happens to be 0.
+# What was not chosen (the other branch of a `where`) gets the cotangent 0, and contributes 0 even
+# where its local derivative is infinite or NaN. Every derivative rule multiplies by `scaled` and
+# divides by `divided`, which see to that.
 
 
 def scaled(o: Ops[Any], ct: Any, factor: Any) -> Any:
-    """ct * factor, and 0 where ct is 0 and the factor is infinite or NaN."""
-    singular = o.logical_not(o.call("isfinite", factor))
-    skip = o.logical_and(o.eq(ct, 0), singular)
-    return o.mul(ct, o.where(skip, 0, factor))
+    """ct * factor, without the NaN of 0 * inf, and of 0 * NaN where ct is the 0."""
+    t = o.type_of(ct)
+    if isinstance(factor, (int, float)):
+        return o.mul(ct, factor)
+    return o.call("chain", ct, factor) if t.dtype.is_float else o.mul(ct, factor)
 
 
 def divided(o: Ops[Any], ct: Any, divisor: Any) -> Any:

@@ -22,7 +22,15 @@ import numpy as np
 from treadle.ir.builder import Ops
 from treadle.ir.errors import ShapeError
 from treadle.ir.op import Array, Attrs, OpDef, Sample, Trait, register
-from treadle.ir.ops.rules import Infer, Values, check_axis, check_count, check_dtype, with_kept_axes
+from treadle.ir.ops.rules import (
+    Infer,
+    Values,
+    check_axis,
+    check_count,
+    check_dtype,
+    scaled,
+    with_kept_axes,
+)
 from treadle.ir.ops.sampling import uniform
 from treadle.ir.types import FLOATS, TensorType, float32, float64, reduced_shape
 
@@ -127,8 +135,8 @@ def _expand_logsumexp(o: Ops[Any], a: AxisReduceAttrs, x: Any) -> Any:
 def _vjp_softmax(o: Ops[Any], a: AxisAttrs, args: Values, outs: Values, cts: Values) -> Any:
     """y (ct - sum(ct y)); 0 for a row of zeros."""
     (y,), (ct,) = outs, cts
-    mean = o.sum(o.mul(ct, y), a.axis, keepdims=True)
-    return (o.mul(y, o.sub(ct, mean)),)
+    mean = o.sum(scaled(o, ct, y), a.axis, keepdims=True)
+    return (scaled(o, o.sub(ct, mean), y),)
 
 
 def _vjp_log_softmax(o: Ops[Any], a: AxisAttrs, args: Values, outs: Values, cts: Values) -> Any:
@@ -136,14 +144,14 @@ def _vjp_log_softmax(o: Ops[Any], a: AxisAttrs, args: Values, outs: Values, cts:
     (y,), (ct,) = outs, cts
     total = o.sum(ct, a.axis, keepdims=True)
     dead = o.eq(o.max(y, a.axis, keepdims=True), NEG_INF)
-    return (o.where(dead, 0, o.sub(ct, o.mul(o.exp(y), total))),)
+    return (o.where(dead, 0, o.sub(ct, scaled(o, total, o.exp(y)))),)
 
 
 def _vjp_logsumexp(o: Ops[Any], a: AxisReduceAttrs, args: Values, outs: Values, cts: Values) -> Any:
     """softmax(x) ct."""
     (x,) = args
     ct = with_kept_axes(o, cts[0], o.type_of(x).shape, (a.axis,))
-    return (o.mul(o.call("softmax", x, axis=a.axis), ct),)
+    return (scaled(o, ct, o.call("softmax", x, axis=a.axis)),)
 
 
 # --- type rules and samples --------------------------------------------------------------------

@@ -168,7 +168,7 @@ SIN = register(
         "sin",
         "y = sin x, x in radians",
         np.sin,
-        lambda o, ct, x, y: o.mul(ct, o.call("cos", x)),
+        lambda o, ct, x, y: scaled(o, ct, o.call("cos", x)),
         float_unary(-3, 3, ulps=4),
         monotone=False,
     )
@@ -178,7 +178,7 @@ COS = register(
         "cos",
         "y = cos x, x in radians",
         np.cos,
-        lambda o, ct, x, y: o.neg(o.mul(ct, o.call("sin", x))),
+        lambda o, ct, x, y: o.neg(scaled(o, ct, o.call("sin", x))),
         float_unary(-3, 3, ulps=4),
         monotone=False,
     )
@@ -188,7 +188,7 @@ TANH = register(
         "tanh",
         "y = tanh x",
         np.tanh,
-        lambda o, ct, x, y: o.mul(ct, o.mul(o.sub(1, y), o.add(1, y))),
+        lambda o, ct, x, y: scaled(o, ct, o.mul(o.sub(1, y), o.add(1, y))),
         float_unary(-3, 3, ulps=2),
     )
 )
@@ -198,7 +198,7 @@ TANH = register(
 
 def _erf_derivative(o: Ops[Any], ct: Any, x: Any, y: Any) -> Any:
     bell = o.exp(o.neg(o.mul(x, x)))
-    return o.mul(ct, o.mul(bell, 2 / math.sqrt(math.pi)))
+    return scaled(o, ct, o.mul(bell, 2 / math.sqrt(math.pi)))
 
 
 def _erfinv_derivative(o: Ops[Any], ct: Any, x: Any, y: Any) -> Any:
@@ -264,15 +264,9 @@ def _vjp_pow(o: Ops[Any], a: Attrs, args: Values, outs: Values, cts: Values) -> 
     y < 1). d/dy is 0 for x <= 0: at 0 by continuity (y > 0), below as only whole y exist.
     """
     (x, y), (z,), (ct,) = args, outs, cts
-    power = o.pow(x, o.sub(y, 1))
-    unused = o.logical_or(o.eq(y, 0), o.eq(ct, 0))
-    finite = o.call("isfinite", power)
-    slope = o.where(o.logical_and(unused, o.logical_not(finite)), 0, power)
+    slope = scaled(o, y, o.pow(x, o.sub(y, 1)))
     positive = o.where(o.le(x, 0), 0, z)
-    return (
-        o.mul(ct, o.mul(y, slope)),
-        scaled(o, ct, scaled(o, positive, o.log(x))),
-    )
+    return scaled(o, ct, slope), scaled(o, ct, scaled(o, positive, o.log(x)))
 
 
 def _samples_pow(rng: np.random.Generator) -> Any:
