@@ -1,9 +1,17 @@
 """How a call hands over its buffers.
 
 The entry is `i64 entry(ptr bufs, ptr fault)`: `bufs` points to an array of pointers, parameters,
-then results, then the module's constants, then the workspace. The result of an in-place pair has
-its parameter's pointer. Data are row-major and aligned to their element; only the workspace is
-aligned to 64 bytes. The entry returns 0, or the number of a fault site plus one.
+then results, then the module's constants, then the workspace, then the address of the pool's
+`treadle_parallel` (null: everything on the caller's thread) and, as an integer, the number of
+threads. The result of an in-place pair has its parameter's pointer. Data are row-major and aligned
+to their element; only the workspace is aligned to 64 bytes. The entry returns 0, or the number of
+a fault site plus one.
+
+The workspace is the memory plan's block, followed by the kernels' scratch: as many bytes for each
+thread as the module says. So neither addresses nor the number of threads are in the code.
+
+A kernel is `void kernel(ptr ctx, i64 tile, i64 slot)`; `ctx` points to an array of pointers: its
+operands and results (of a `fused_table`: one table), the first thread's scratch, the fault record.
 """
 
 from __future__ import annotations
@@ -16,6 +24,7 @@ from treadle.ir.memory import MemoryPlan, Place
 
 ENTRY = "treadle_entry"
 ENTRY_PARAMS: tuple[tuple[Type, str], ...] = ((PTR, "bufs"), (PTR, "fault"))
+KERNEL_PARAMS: tuple[tuple[Type, str], ...] = ((PTR, "ctx"), (I64, "tile"), (I64, "slot"))
 
 
 def entry_function(module: Module) -> FunctionWriter:
@@ -59,3 +68,8 @@ class Buffers:
     def workspace(self, offset: int) -> Val:
         """Address in the workspace block."""
         return self.address(Place("workspace", 0, offset))
+
+    def pool(self) -> tuple[Val, Val]:
+        """The address of the pool's `parallel`, or null, and the number of threads."""
+        last = self.slot(Place("workspace", 0))
+        return self.pointer(last + 1), self.w.cast("ptrtoint", self.pointer(last + 2), I64)

@@ -1,4 +1,6 @@
-"""One internal function for each kernel: `void k3_softmax(operands.., results.., scratch, fault)`.
+"""One internal function for each kernel: `void k3_softmax(ptr ctx, i64 tile, i64 slot)`.
+
+It runs one of the kernel's tiles on the thread `slot`; see `abi` for `ctx`.
 
 Kernels that differ in nothing but their name (equal layers) are written once. A kernel that can
 fault is written for itself, since its fault sites name its own lines.
@@ -9,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from treadle.codegen.abi import KERNEL_PARAMS
 from treadle.codegen.contract import emit_contract
 from treadle.codegen.emission import Emission
+from treadle.codegen.faults import can_fault, keep_fault, own_record
 from treadle.codegen.fused import emit_fused
-from treadle.codegen.llvm import I64, PTR, VOID, FunctionWriter, Type, Val
+from treadle.codegen.llvm import I64, PTR, VOID, FunctionWriter, Val
 from treadle.codegen.plan import KernelPlan, TablePlan, region_of
 from treadle.codegen.plan_contract import ContractPlan
 from treadle.codegen.plan_fused import FusedPlan
@@ -24,18 +28,23 @@ from treadle.ir.memory import Place
 
 
 def emit_kernel(
-    state: Emission, instr: Instr, plan: KernelPlan, places: Mapping[Value, Place]
+    state: Emission, instr: Instr, plan: KernelPlan, places: Mapping[Value, Place], room: int
 ) -> str:
-    """Write the kernel's function; its name (an earlier one's where that is the same code)."""
-    values = () if isinstance(plan.body, TablePlan) else (*instr.args, *instr.results)
-    params: list[tuple[Type, str]] = [(PTR, f"a{n}") for n in range(len(values))]
-    if isinstance(plan.body, TablePlan):
-        params = [(PTR, "table")]
-    w = state.module.function(
-        plan.name, VOID, [*params, (PTR, "scratch"), (PTR, "fault")], internal=True
-    )
+    """Write the kernel's function; its name (an earlier one's where that is the same code).
+
+    `room`: bytes of scratch that each thread has.
+    """
+    w = state.module.function(plan.name, VOID, KERNEL_PARAMS, internal=True)
     sites = len(state.faults)
-    *addresses, scratch, fault = w.args
+    ctx, tile, slot = w.args
+    count = operand_count(instr, plan)
+    *addresses, scratch, shared = (
+        w.load(PTR, w.gep(ctx, n, PTR), align=8) for n in range(count + 2)
+    )
+    if plan.scratch and plan.tiles > 1:
+        scratch = w.gep(scratch, w.mul(slot, room))
+    in_tiles = plan.tiles > 1 and can_fault(instr)
+    fault = own_record(w) if in_tiles else shared
     if isinstance(plan.body, TablePlan):
         _table(state, w, instr, plan.body, addresses[0], scratch, fault)
     elif isinstance(plan.body, FusedPlan):
@@ -46,6 +55,8 @@ def emit_kernel(
         in_place = places[instr.args[0]] == places[instr.result]
         at = Addresses(tuple(addresses[:-1]), addresses[-1], fault, in_place)
         emit_sequential(state, w, instr, at)
+    if in_tiles:
+        keep_fault(state, w, fault, shared, plan.instr, tile)
     w.ret()
     return state.merged(w) if len(state.faults) == sites else plan.name
 
@@ -111,6 +122,11 @@ def _table(
         length = w.load(I64, row)
         addresses = [w.load(PTR, w.gep(row, 1 + k, PTR)) for k in range(columns - 1)]
         emit_fused(_code(state, w, region, plan.body, addresses, scratch, fault, (length,)))
+
+
+def operand_count(instr: Instr, plan: KernelPlan) -> int:
+    """How many addresses of operands and results a kernel's context holds."""
+    return 1 if isinstance(plan.body, TablePlan) else len(instr.args) + len(instr.results)
 
 
 def table_columns(instr: Instr) -> int:

@@ -8,7 +8,8 @@ from typing import Any, Protocol, cast
 
 from treadle.codegen.abi import ENTRY, Buffers, entry_function
 from treadle.codegen.emission import Emission, FaultSite
-from treadle.codegen.kernels import emit_kernel, table_columns, table_rows
+from treadle.codegen.faults import step_record
+from treadle.codegen.kernels import emit_kernel, operand_count, table_columns, table_rows
 from treadle.codegen.llvm import I1, I64, PTR, VOID, FunctionWriter, Module, Val, int_const
 from treadle.codegen.plan import KernelPlan, Plan, TablePlan
 from treadle.codegen.target import Target
@@ -32,12 +33,15 @@ class Options(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """A module's text and what a call must bring: `workspace` bytes (kernels' scratch included),
-    the arrays of `constants`, in order. `faults`: what a returned site number means."""
+    """A module's text and what a call must bring: `workspace` bytes and after them `scratch` bytes
+    for each thread, the arrays of `constants`, in order. `faults`: what a returned site number
+    means. `parallel`: whether more than one thread can be of use."""
 
     ir: str
     entry: str
     workspace: int
+    scratch: int
+    parallel: bool
     constants: tuple[ArrayData, ...]
     faults: tuple[FaultSite, ...]
 
@@ -49,19 +53,20 @@ def emit_module(
     state = Emission(Module(target), target, options.reassociate, options.contract)
     constants = _constants(fn, memory)
     w = entry_function(state.module)
-    calls = _Calls(state, w, Buffers(w, fn, memory, len(constants)), fn, memory)
-    w.store(w.int(0), w.args[1])
+    calls = _Calls(state, w, Buffers(w, fn, memory, len(constants)), fn, memory, plan)
     checked = False
     for kernel in plan.kernels:
         if kernel.instr > memory.fault_barrier and not checked:
-            checked = _check(state, w)
+            checked = calls.check()
         calls.call(kernel)
     if not checked:
-        _check(state, w)
+        calls.check()
     calls.copies()
     w.ret(0)
-    workspace = calls.scratch_at + plan.scratch
-    return Emitted(str(state.module), ENTRY, workspace, constants, tuple(state.faults))
+    parallel = any(k.tiles > 1 for k in plan.kernels)
+    text = str(state.module)
+    faults = tuple(state.faults)
+    return Emitted(text, ENTRY, calls.scratch_at, plan.scratch, parallel, constants, faults)
 
 
 def _constants(fn: Function, memory: MemoryPlan) -> tuple[ArrayData, ...]:
@@ -73,28 +78,58 @@ def _constants(fn: Function, memory: MemoryPlan) -> tuple[ArrayData, ...]:
     return tuple(found[n] for n in range(len(found)))
 
 
-def _check(state: Emission, w: FunctionWriter) -> bool:
-    """Return at once where a fault is recorded."""
-    if state.faults:
-        site = w.load(I64, w.args[1])
-        bad = w.new_block("fault")
-        go_on = w.new_block("no_fault")
-        w.cond_br(w.icmp("ne", site, 0), bad, go_on, unlikely=True)
-        w.start(bad)
-        w.ret(site)
-        w.start(go_on)
-    return True
+def _write_run_tiles(state: Emission, name: str) -> None:
+    """`run_tiles(pool, kernel, ctx, tiles, threads)`: all tiles, on the pool where there is one."""
+    params = [(PTR, "pool"), (PTR, "kernel"), (PTR, "ctx"), (I64, "tiles"), (I64, "threads")]
+    w = state.module.function(name, VOID, params, internal=True)
+    pool, kernel, ctx, tiles, threads = w.args
+    shared, alone = w.new_block("shared"), w.new_block("alone")
+    is_null = w.inst(I1, f"icmp eq {pool}, null")
+    w.cond_br(is_null, alone, shared)
+    w.start(shared)
+    w.effect(f"call void {pool.ref}({kernel}, {ctx}, {tiles}, {threads})")
+    w.ret()
+    w.start(alone)
+    with w.loop(0, tiles, label="tile") as tile:
+        w.effect(f"call void {kernel.ref}({ctx}, {tile}, i64 0)")
+    w.ret()
 
 
 class _Calls:
     """Writes the entry's calls."""
 
     def __init__(
-        self, state: Emission, w: FunctionWriter, buffers: Buffers, fn: Function, memory: MemoryPlan
+        self,
+        state: Emission,
+        w: FunctionWriter,
+        buffers: Buffers,
+        fn: Function,
+        memory: MemoryPlan,
+        plan: Plan,
     ) -> None:
         self.state, self.w, self.buffers = state, w, buffers
-        self.fn, self.memory = fn, memory
+        self.fn, self.memory, self.plan = fn, memory, plan
         self.scratch_at = -(-memory.workspace // _ALIGN) * _ALIGN
+        self.fault = step_record(w)
+        # One context serves all kernels: the next is filled when every tile of the last is done.
+        most = max((operand_count(fn.instrs[k.instr], k) for k in plan.kernels), default=0)
+        self.ctx = w.alloca(PTR, most + 2)
+        self.slots = [w.gep(self.ctx, n, PTR) for n in range(most + 2)]
+
+    def check(self) -> bool:
+        """Return at once where a fault is recorded."""
+        w = self.w
+        if self.state.faults:
+            site = w.load(I64, self.fault)
+            bad = w.new_block("fault")
+            go_on = w.new_block("no_fault")
+            w.cond_br(w.icmp("ne", site, 0), bad, go_on, unlikely=True)
+            w.start(bad)
+            w.store(site, w.args[1])
+            w.store(w.load(I64, w.gep(self.fault, 1, I64)), w.gep(w.args[1], 1, I64))
+            w.ret(site)
+            w.start(go_on)
+        return True
 
     def _address(self, value: Value) -> Val:
         return self.buffers.address(self.memory.places[value])
@@ -102,7 +137,7 @@ class _Calls:
     def call(self, kernel: KernelPlan) -> None:
         """One kernel, with the user's lines above it."""
         w, instr = self.w, self.fn.instrs[kernel.instr]
-        name = emit_kernel(self.state, instr, kernel, self.memory.places)
+        name = emit_kernel(self.state, instr, kernel, self.memory.places, self.plan.scratch)
         lines = ", ".join(str(x) for x in kernel.lines)
         w.comment(f"{kernel.name}" + (f": {lines}" if lines else ""))
         scratch = self.buffers.workspace(self.scratch_at)
@@ -110,7 +145,15 @@ class _Calls:
             operands: Sequence[Val] = [self._table(instr, kernel.body)]
         else:
             operands = [self._address(v) for v in (*instr.args, *instr.results)]
-        w.call(name, VOID, [*operands, scratch, w.args[1]])
+        for slot, address in zip(self.slots, (*operands, scratch, self.fault), strict=False):
+            w.store(address, slot, align=8)
+        if kernel.tiles == 1:
+            w.call(name, VOID, [self.ctx, w.int(0), w.int(0)])
+            return
+        run = self.state.once("run_tiles", lambda name: _write_run_tiles(self.state, name))
+        pool, threads = self.buffers.pool()
+        args = [pool, Val(f"@{name}", PTR), self.ctx, w.int(kernel.tiles), threads]
+        w.call(run, VOID, args)
 
     def _table(self, instr: Instr, plan: TablePlan) -> Val:
         """The table on the stack: for each instance its length and the addresses of its buffers."""

@@ -59,8 +59,13 @@ class KernelPlan:
     lines: tuple[Loc, ...]
 
     @property
+    def tiles(self) -> int:
+        """The pieces that may run at a time."""
+        return 1
+
+    @property
     def scratch(self) -> int:
-        """Bytes of workspace that the kernel uses for itself."""
+        """Bytes of workspace that each thread uses for itself."""
         if isinstance(self.body, ContractPlan):
             return self.body.workspace
         return self.body.scratch if isinstance(self.body, FusedPlan) else 0
@@ -72,14 +77,14 @@ class KernelPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All kernels of a function in order, and the bytes of workspace that they share."""
+    """All kernels of a function in order, and the bytes of scratch that each thread needs."""
 
     target: Target
     kernels: tuple[KernelPlan, ...]
     scratch: int
 
     def __str__(self) -> str:
-        head = f"target {self.target}, {self.scratch} bytes of kernel scratch"
+        head = f"target {self.target}, {self.scratch} bytes of scratch a thread"
         return "\n".join([head, *map(str, self.kernels)]) + "\n"
 
 

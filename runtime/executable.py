@@ -13,6 +13,7 @@ import numpy.typing as npt
 from treadle.ir.errors import IndexFault
 from treadle.runtime.native import NativeCode
 from treadle.runtime.stages import Compilation
+from treadle.runtime.threads import get_num_threads, pool
 
 Array = npt.NDArray[Any]
 
@@ -65,36 +66,41 @@ class NativeExecutable:
         )
         self._constants = [c.array() for c in compilation.emitted.constants]
         self._constant_pointers = [data_pointer(c) for c in self._constants]
-        count = len(fn.params) + len(self._results) + len(self._constants) + 1
+        count = len(fn.params) + len(self._results) + len(self._constants) + 3
         self._buffers_type = ctypes.c_void_p * count
+        self._parallel = compilation.emitted.parallel
         self._block: Array | None = None
         self._block_lock = threading.Lock()
 
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
+    def run(self, arrays: Sequence[Array], threads: int | None = None) -> list[Array]:
         """See `treadle.tracer.backend.Executable.run`."""
+        count = (threads or get_num_threads()) if self._parallel else 1
         outs = [arrays[r] if isinstance(r, int) else np.empty(r[0], r[1]) for r in self._results]
         mine = self._block_lock.acquire(blocking=False)
         try:
-            self._call(arrays, outs, self._workspace(mine))
+            self._call(arrays, outs, self._workspace(mine, count), count)
         finally:
             if mine:
                 self._block_lock.release()
         return outs
 
-    def _workspace(self, mine: bool) -> Array:
+    def _workspace(self, mine: bool, threads: int) -> Array:
         """The executable's own block, or a fresh one while another thread is using that."""
-        nbytes = self.compilation.emitted.workspace
+        emitted = self.compilation.emitted
+        nbytes = emitted.workspace + threads * emitted.scratch
         if not mine:
             return aligned_block(nbytes)
-        if self._block is None:
+        if self._block is None or self._block.nbytes < nbytes:
             self._block = aligned_block(nbytes)
         return self._block
 
-    def _call(self, arrays: Sequence[Array], outs: Sequence[Array], workspace: Array) -> None:
+    def _call(
+        self, arrays: Sequence[Array], outs: Sequence[Array], workspace: Array, threads: int
+    ) -> None:
         pointers = [data_pointer(a) for a in arrays]
         pointers += [data_pointer(a) for a in outs]
         pointers += self._constant_pointers
-        pointers.append(data_pointer(workspace))
+        pointers += (data_pointer(workspace), pool().parallel if threads > 1 else 0, threads)
         fault = (ctypes.c_int64 * 2)()
         if self._entry(self._buffers_type(*pointers), fault):
             self._raise(fault[0] - 1, fault[1])

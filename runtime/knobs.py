@@ -24,6 +24,7 @@ class Knob:
 KNOBS: tuple[Knob, ...] = (
     Knob("TREADLE_TARGET", "host, sse2, avx2, avx512 or neon: the code's target", "host"),
     Knob("TREADLE_VERIFY", "levels: verify at changes of level; all: after every pass", "levels"),
+    Knob("TREADLE_NUM_THREADS", "threads of compiled functions; empty: the usable cores", ""),
     Knob("TREADLE_EXPLAIN", "1: a line on stderr for each recompilation; 0: none", "1"),
 )
 _BY_NAME = {k.variable: k for k in KNOBS}
@@ -62,3 +63,13 @@ def target_name() -> str:
 def explains() -> bool:
     """Whether recompilations are explained on stderr."""
     return read("TREADLE_EXPLAIN") != "0"
+
+
+def num_threads() -> int | None:
+    """The number of threads asked for, None where none is. Raises ValueError for another text."""
+    text = read("TREADLE_NUM_THREADS").strip()
+    if not text:
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= 256:
+        raise ValueError(f"TREADLE_NUM_THREADS must be a number from 1 to 256, found {text!r}")
+    return int(text)

@@ -62,10 +62,11 @@ class Native:
                 for n, v in enumerate(self.kernels.outputs)
             ]
             constants = [guard.copy(c.array(), at_end) for c in self.emitted.constants]
-            room = -(-self.emitted.workspace // 64) * 64
+            room = -(-(self.emitted.workspace + self.emitted.scratch) // 64) * 64
             workspace = guard.empty((room,), np.dtype(np.uint8), at_end)
             held = [*params, *results, *constants, workspace]
-            pointers = (ctypes.c_void_p * len(held))(*(a.ctypes.data for a in held))
+            addresses = [*(a.ctypes.data for a in held), None, 1]  # no pool, one thread
+            pointers = (ctypes.c_void_p * len(addresses))(*addresses)
             fault = (ctypes.c_int64 * 2)()
             entry = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
             returned = entry(self.code.address(self.emitted.entry))(pointers, fault)
