@@ -12,10 +12,13 @@ from treadle.ir.graph import Loc
 
 @dataclass(frozen=True, slots=True)
 class FaultSite:
-    """A place where a run can fail: how the error begins, and the user's line."""
+    """A place where a run can fail: how the error begins, and the user's line. The value that
+    comes with a fault is an index out of range; at a check of a condition of shape `checked` it is
+    the position of the first false element."""
 
     message: str
     loc: Loc | None
+    checked: tuple[int, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -37,9 +40,11 @@ class Emission:
             write(name)
         return name
 
-    def fault_site(self, message: str, loc: Loc | None) -> int:
+    def fault_site(
+        self, message: str, loc: Loc | None, checked: tuple[int, ...] | None = None
+    ) -> int:
         """The number of a fault site; one line's unrolled copies share one."""
-        site = FaultSite(message, loc)
+        site = FaultSite(message, loc, checked)
         if site not in self.faults:
             self.faults.append(site)
         return self.faults.index(site)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from treadle.codegen.abi import KERNEL_PARAMS
+from treadle.codegen.check import emit_check
 from treadle.codegen.contract import emit_contract
 from treadle.codegen.emission import Emission
 from treadle.codegen.faults import can_fault, keep_fault, own_record
@@ -51,6 +52,8 @@ def emit_kernel(
         _fused(state, w, instr, plan.body, addresses, scratch, fault)
     elif isinstance(plan.body, ContractPlan):
         emit_contract(state, w, plan.body, addresses, scratch)
+    elif plan.body.op == "check":
+        emit_check(state, w, instr, addresses[0], addresses[1], fault)
     else:
         in_place = places[instr.args[0]] == places[instr.result]
         at = Addresses(tuple(addresses[:-1]), addresses[-1], fault, in_place)

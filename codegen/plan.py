@@ -27,7 +27,7 @@ _ALIGN = 64
 
 @dataclass(frozen=True, slots=True)
 class SequentialPlan:
-    """A kernel that runs in plain loops, in order: cumsum, scatter, scatter_add."""
+    """A kernel that runs in plain loops, in order: cumsum, scatter, scatter_add, check."""
 
     op: str
     operands: tuple[TensorType, ...]
@@ -117,7 +117,7 @@ def _plan_instr(
     if instr.op.name == "contract":
         left, right = (a.type for a in instr.args)
         return plan_contract(attrs.spec, left, right, instr.result.type, target, tiles)
-    if instr.op.name in ("cumsum", "scatter", "scatter_add"):
+    if instr.op.name in ("cumsum", "scatter", "scatter_add", "check"):
         return SequentialPlan(instr.op.name, tuple(a.type for a in instr.args))
     raise CompileError(f"there is no kernel for {instr.op.name}, which fusion should have wrapped")
 

@@ -32,6 +32,10 @@ class IndexFault(TreadleError, IndexError):
     """An index or label outside its axis."""
 
 
+class CheckError(TreadleError, AssertionError):
+    """A `treadle.check` that does not hold."""
+
+
 class GradientError(TreadleError, RuntimeError):
     """A derivative that does not exist, or whose saved values were changed in place."""
 

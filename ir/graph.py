@@ -100,11 +100,15 @@ class Param:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """What a call gives: part of the result, or a new value for the state at `path`."""
+    """What a call gives: part of the result, or a new value for the state at `path`.
+
+    print: not the caller's; shown when the run is over, as the text `path` says. A text takes as
+    many results, all with that path, as it has places for values, at least one.
+    """
 
     value: Value
     path: str
-    kind: Literal["out", "state"] = "out"
+    kind: Literal["out", "state", "print"] = "out"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

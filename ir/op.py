@@ -219,6 +219,17 @@ def all_ops() -> tuple[OpDef, ...]:
     return tuple(_TABLE[n] for n in sorted(_TABLE))
 
 
+def can_fail(op: OpDef, attrs: Attrs) -> bool:
+    """Whether a run of this op can record a fault. (An unchecked gather clamps instead.)"""
+    return op.has(Trait.CAN_FAULT) and bool(getattr(attrs, "checked", True))
+
+
+def must_run(op: OpDef, attrs: Attrs) -> bool:
+    """Whether the op is kept even if its results are unused: it prints, or the caller must learn
+    of its fault. Derivative rules make no op that can fail, so such an op is the user's."""
+    return op.has(Trait.EFFECT) or can_fail(op, attrs)
+
+
 def attr_items(attrs: Attrs) -> tuple[tuple[str, Any], ...]:
     """Names and values of the attributes, in the order of their definition."""
     return tuple((f.name, getattr(attrs, f.name)) for f in fields(attrs))

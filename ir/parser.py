@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, fields
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -183,10 +183,14 @@ class _Parser:
         while self.here.text != "}":
             if results:
                 self.expect(",")
-            is_state = self.take("state")
+            kind: Literal["out", "state", "print"] = "out"
+            if self.take("state"):
+                kind = "state"
+            elif self.take("print"):
+                kind = "print"
             value = self.use()
             path = self.path() or f"out{len(results)}"
-            results.append(Result(value, path, "state" if is_state else "out"))
+            results.append(Result(value, path, kind))
         return tuple(results)
 
     def path(self) -> str | None:

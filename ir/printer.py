@@ -126,7 +126,7 @@ class _Printer:
         for instr in fn.instrs:
             self.instr(instr, indent + "  ")
         results = ", ".join(
-            ("state " if r.kind == "state" else "") + self.use(r.value) + self.path(r.path)
+            ("" if r.kind == "out" else f"{r.kind} ") + self.use(r.value) + self.path(r.path)
             for r in fn.results
         )
         self.lines.append(f"{indent}  return {results}".rstrip())

@@ -4,14 +4,18 @@
     %2: f32[8] = neg(%0)          ->      %1: f32[8] = neg(%0)
     return %2                             return %1
 
-Instructions with the EFFECT trait stay. An instruction that can only fault goes with its results:
-a check that must run whatever happens is an EFFECT.
+Instructions with the EFFECT trait stay, and those that can fail: an index out of range is an error
+whoever reads what it leads to, as it is without jit. Above all the gradient of a lookup does not
+need its value, and is wrong where the index is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 from treadle.ir.graph import Function, Instr, Level, Value
-from treadle.ir.op import Trait
+from treadle.ir.op import Trait, can_fail
+from treadle.ir.ops.indexing import IndexAttrs
 from treadle.passes.copier import Copier
 from treadle.passes.manager import Pass, PassContext
 
@@ -30,13 +34,40 @@ def run(fn: Function, ctx: PassContext) -> Function:
 
 
 def _live(fn: Function) -> set[Instr]:
+    live = _leading_to(fn, ())
+    checks = [i for i in fn.instrs if i not in live and can_fail(i.op, i.attrs)]
+    if not checks:
+        return live
+    known = {_checked(i) for i in live if can_fail(i.op, i.attrs)}
+    roots: list[Instr] = []
+    for instr in checks:
+        what = _checked(instr)
+        if what not in known:
+            roots.append(instr)
+            known.add(what)
+    return _leading_to(fn, roots)
+
+
+def _leading_to(fn: Function, roots: Sequence[Instr]) -> set[Instr]:
+    """What results, effects and `roots` need."""
     needed: set[Value] = set(fn.outputs)
-    live: set[Instr] = set()
+    live: set[Instr] = set(roots)
     for instr in reversed(fn.instrs):
-        if instr.op.has(Trait.EFFECT) or not needed.isdisjoint(instr.results):
+        kept = instr in live or instr.op.has(Trait.EFFECT)
+        if kept or not needed.isdisjoint(instr.results):
             live.add(instr)
             needed.update(instr.args)
     return live
+
+
+def _checked(instr: Instr) -> Hashable:
+    """What `instr` checks: two that look up the same indices in axes of the same sizes (a rule
+    has replaced one by the other) fail together."""
+    attrs = instr.attrs
+    if not isinstance(attrs, IndexAttrs):
+        return instr
+    sizes = tuple(instr.args[0].type.shape[axis] for axis in attrs.axes)
+    return sizes, instr.args[-len(attrs.axes) :]
 
 
 PASS = Pass("dce", run, requires=Level.TRACED, ensures=Level.TRACED)

@@ -14,7 +14,7 @@ from typing import Any
 
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Instr, Result, Value
-from treadle.ir.op import ArrayData, Trait, get_op
+from treadle.ir.op import ArrayData, get_op, must_run
 from treadle.ir.types import Shape, TensorType, reduced_shape
 from treadle.passes.fuse_regions import MAX_CHEAP, Growth, is_cheap, is_check
 from treadle.passes.fuse_shapes import is_fusible
@@ -51,6 +51,7 @@ class _Selection:
         self.growth = growth
         self.fn = growth.fn
         self.needed: set[Value] = set()
+        self.running: set[int] = set()
         self.finished = self._finished_anyway()
         self.readers = self._readers()
 
@@ -67,7 +68,7 @@ class _Selection:
                     chosen.append(plan)
             elif self._is_scalar(instr):
                 chosen.append(Plan((cluster,), instr.results, (), ()))
-            elif instr.op.has(Trait.EFFECT) or not self.needed.isdisjoint(instr.results):
+            elif must_run(instr.op, instr.attrs) or not self.needed.isdisjoint(instr.results):
                 self.needed.update(instr.args)
                 chosen.append(instr)
         chosen.reverse()
@@ -103,13 +104,19 @@ class _Selection:
             r
             for n in sorted(members)
             for r in instrs[n].results
-            if r in self.needed or instrs[n].op.has(Trait.EFFECT)
+            if r in self.needed or self._must_run(n)
         ]
         if not outputs:
             return None
         body = self._body(cluster, set(members), outputs)
+        self.running |= body
         what = self.growth.clusters[cluster]
         return Plan(tuple(sorted(body)), tuple(outputs), what.space, what.reduced)
+
+    def _must_run(self, n: int) -> bool:
+        """Whether instruction `n` can fail, and no later region runs it already."""
+        instr = self.growth.instrs[n]
+        return must_run(instr.op, instr.attrs) and n not in self.running
 
     def _body(self, cluster: int, members: set[int], outputs: Sequence[Value]) -> set[int]:
         """The instructions that compute `outputs`; operands from memory become needed."""

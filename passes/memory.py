@@ -23,7 +23,7 @@ from typing import Any
 
 from treadle.ir.graph import Function, Instr, Value
 from treadle.ir.memory import Copy, MemoryPlan, Place
-from treadle.ir.op import Trait
+from treadle.ir.op import can_fail
 from treadle.ir.printer import value_names
 from treadle.ir.regions import reads_at_point
 
@@ -48,11 +48,9 @@ def fault_barrier(fn: Function) -> int:
 
 
 def can_fault(instr: Instr) -> bool:
-    """Can a run of `instr` set the fault record? (An unchecked gather clamps instead.)"""
+    """Can a run of `instr` set the fault record?"""
     inside = (i for region in instr.regions for i in region.instrs)
-    return any(
-        i.op.has(Trait.CAN_FAULT) and getattr(i.attrs, "checked", True) for i in (instr, *inside)
-    )
+    return any(can_fail(i.op, i.attrs) for i in (instr, *inside))
 
 
 @dataclass(slots=True)

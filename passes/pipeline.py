@@ -10,6 +10,7 @@ from treadle.passes import (
     expand,
     fold,
     fuse,
+    prints,
     stabilize,
 )
 from treadle.passes.manager import Pass
@@ -23,6 +24,7 @@ PIPELINE: tuple[Pass, ...] = (
     fold.PASS,  # after canonicalize has brought constants together
     cse.PASS,  # forward and backward compute the same things
     dce.PASS,  # last before fusion: what nobody reads must not keep a loop alive
+    prints.PASS,  # after dce, which would miss the results; before memory is planned for them
     fuse.PASS,  # chains and reductions become single loops; from here on memory is planned
 )
 

@@ -15,6 +15,7 @@ from treadle.ir.ops import (
     losses as losses,
     movement as movement,
     normalization as normalization,
+    prints as prints,
     reductions as reductions,
     rounding as rounding,
     scan as scan,

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from treadle.ir.errors import IndexFault, ShapeError
+from treadle.ir.errors import CheckError, IndexFault, ShapeError
 from treadle.ir.op import NOT_DIFFERENTIABLE, Array, Attrs, OpDef, Sample, Trait, register
-from treadle.ir.ops.rules import check_count, check_dtype
-from treadle.ir.scalar import Index
-from treadle.ir.types import INTEGERS, TensorType, int64
+from treadle.ir.ops.rules import BOOLS, check_count, check_dtype
+from treadle.ir.scalar import Index, Kernel
+from treadle.ir.types import INTEGERS, TensorType, bool_, int64
+
+# --- check_index -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,5 +69,55 @@ CHECK_INDEX = register(
         lower=Index(_lower),
         traits=frozenset({Trait.CAN_FAULT}),
         samples=_samples,
+    )
+)
+
+# --- check -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CheckAttrs(Attrs):
+    """What the error says where the condition is false."""
+
+    message: str
+
+
+def check_text(message: str, shape: tuple[int, ...], position: int) -> str:
+    """The error's text, with the index of the first false element, the `position`-th of all."""
+    if not shape:
+        return message
+    index = tuple(int(i) for i in np.unravel_index(position, shape))
+    return f"{message}: false first at index {index[0] if len(index) == 1 else index}"
+
+
+def _infer_check(a: CheckAttrs, *types: TensorType) -> TensorType:
+    check_count("check", types, 1)
+    check_dtype("check", types[0], BOOLS)
+    return TensorType(bool_)
+
+
+def _ref_check(a: CheckAttrs, cond: Array) -> Array:
+    if not cond.all():
+        raise CheckError(check_text(a.message, cond.shape, int(np.argmin(cond))))
+    return np.array(True)
+
+
+def _samples_check(rng: np.random.Generator) -> Iterable[Sample]:
+    a = CheckAttrs("it holds")
+    for shape in ((), (1,), (7,), (8,), (3, 11), (0, 4)):
+        yield Sample((np.ones(shape, bool),), a, False)
+
+
+CHECK = register(
+    OpDef(
+        name="check",
+        maths="y = true, if every element of the condition is true; a fault otherwise",
+        attrs=CheckAttrs,
+        infer=_infer_check,
+        ref=_ref_check,
+        vjp=NOT_DIFFERENTIABLE,
+        lower=Kernel("check"),
+        traits=frozenset({Trait.CAN_FAULT, Trait.EFFECT}),
+        samples=_samples_check,
     )
 )

@@ -41,7 +41,7 @@ def test_the_passes_stand_in_the_order_of_the_documentation() -> None:
     names = [p.name for p in PIPELINE]
     assert names == [
         "early_cse", "stabilize", "autodiff",
-        "expand", "canonicalize", "fold", "cse", "dce", "fuse",
+        "expand", "canonicalize", "fold", "cse", "dce", "prints", "fuse",
     ]  # fmt: skip
 
 
