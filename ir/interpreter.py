@@ -135,7 +135,7 @@ def _step(instr: Instr, args: Sequence[Array], sizes: Sizes) -> Sequence[Array]:
 
 
 def _with_line(error: TreadleError, loc: Loc) -> TreadleError:
-    placed = type(error)(f"{error} ({loc})")
+    placed = type(error)(f"{error} (at {loc})")
     placed.located = True
     return placed
 

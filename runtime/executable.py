@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from treadle.ir.errors import IndexFault
 from treadle.runtime.native import NativeCode
+from treadle.runtime.outcome import failure, printed_texts, show
 from treadle.runtime.stages import Compilation
 from treadle.runtime.threads import get_num_threads, pool
 
@@ -64,6 +64,8 @@ class NativeExecutable:
             shared.get(n, (v.type.static_shape, v.type.dtype.dtype))
             for n, v in enumerate(fn.outputs)
         )
+        self._texts = printed_texts(fn)
+        self._given = sum(r.kind != "print" for r in fn.results)  # the results that callers get
         self._constants = [c.array() for c in compilation.emitted.constants]
         self._constant_pointers = [data_pointer(c) for c in self._constants]
         count = len(fn.params) + len(self._results) + len(self._constants) + 3
@@ -74,6 +76,13 @@ class NativeExecutable:
 
     def run(self, arrays: Sequence[Array], threads: int | None = None) -> list[Array]:
         """See `treadle.tracer.backend.Executable.run`."""
+        results = self._run(arrays, threads)
+        if self._texts:
+            show(self._texts, results[self._given :])
+            del results[self._given :]
+        return results
+
+    def _run(self, arrays: Sequence[Array], threads: int | None) -> list[Array]:
         count = (threads or get_num_threads()) if self._parallel else 1
         outs = [arrays[r] if isinstance(r, int) else np.empty(r[0], r[1]) for r in self._results]
         mine = self._block_lock.acquire(blocking=False)
@@ -103,12 +112,8 @@ class NativeExecutable:
         pointers += (data_pointer(workspace), pool().parallel if threads > 1 else 0, threads)
         fault = (ctypes.c_int64 * 2)()
         if self._entry(self._buffers_type(*pointers), fault):
-            self._raise(fault[0] - 1, fault[1])
-
-    def _raise(self, number: int, value: int) -> None:
-        site = self.compilation.emitted.faults[number]
-        where = f" (at {site.loc})" if site.loc is not None else ""
-        raise IndexFault(f"{site.message}, found {value}{where}")
+            site = self.compilation.emitted.faults[fault[0] - 1]
+            raise failure(self.compilation.core, arrays, site, fault[1]) from None
 
     def stage(self, name: str) -> str:
         """The program as text after the pass `name` (also: traced, memory, plan, llvm, asm)."""

@@ -49,6 +49,13 @@ class Compilation:
         """The function after the last pass."""
         return self.steps[-1].after if self.steps else self.traced
 
+    @property
+    def core(self) -> Function:
+        """The function at level CORE, with everything that can fail still in program order."""
+        found = self.function("expand")
+        assert found is not None
+        return found
+
     def stages(self) -> tuple[str, ...]:
         """The names of all stages, in order."""
         return ("traced", *(s.pass_.name for s in self.steps), *PLAN_STAGES)
