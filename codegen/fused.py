@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from treadle.codegen.lane_index import LaneIndex
-from treadle.codegen.llvm import VOID, Val, memory_type
-from treadle.codegen.loops import Number, Piece, pieces, run_piece
+from treadle.codegen.llvm import I64, VOID, Val, memory_type
+from treadle.codegen.loops import Number, Piece, clipped, pieces, run_piece
 from treadle.codegen.plan_fused import RUN, PassPlan
 from treadle.codegen.reduce import Reduction, Runs, State, flat, unflat
 from treadle.codegen.scalar_llvm import LlvmScalarOps
@@ -53,6 +53,10 @@ class _Loops:
         ops = LlvmScalarOps(self.w, lanes)
         return ops.index(base, 1 if lanes > 1 else 0, 0, high, lanes)
 
+    def span(self, dim: int) -> tuple[Number, Number]:
+        """Where this tile begins and ends along a loop."""
+        return self.code.bounds.get(dim, (0, self.code.sizes[dim]))
+
     def nest(
         self, dims: Sequence[int], outer: Scope, body: RowBody, roots: Sequence[Value]
     ) -> None:
@@ -64,7 +68,8 @@ class _Loops:
             body(outer)
             return
         dim = dims[0]
-        with self.w.loop(0, self.code.sizes[dim], label=f"axis{dim}_") as i:
+        first, last = self.span(dim)
+        with self.w.loop(first, last, label=f"axis{dim}_") as i:
             scope = Scope(self.code, 1, {dim: self.index(dim, i)}, outer)
             self.nest(dims[1:], scope, body, roots)
 
@@ -92,7 +97,10 @@ class _Loops:
         dim, plan = self.code.vector_dim, self.plan
         if dim < 0:
             return (Piece(0, 1, 1, 1, False, 1),)
-        return pieces(self.w, self.code.sizes[dim], plan.lanes, unroll, plan.tail)
+        found = pieces(self.w, self.code.sizes[dim], plan.lanes, unroll, plan.tail)
+        if dim not in self.code.bounds:
+            return found
+        return tuple(clipped(self.w, p, *self.code.bounds[dim]) for p in found)
 
     def store(self, scopes: Sequence[Scope], results: Sequence[tuple[int, Value]]) -> None:
         """Compute results in all scopes, then store them."""
@@ -142,12 +150,11 @@ class _Map(_Loops):
         """Blocks of the loop across and the vector loop, with turned operands."""
         w, plan, lanes = self.w, self.plan, self.plan.lanes
         across = plan.turned[0].across
-        size = self.code.sizes[across]
-        assert isinstance(size, int)
+        first, last = self.span(across)
         params = [self.region.fn.inputs[t.param] for t in plan.turned]
         tiles = [w.alloca(memory_type(p.type.dtype), BLOCK * lanes * plan.unroll) for p in params]
-        with w.loop(0, size, BLOCK, "block") as start:
-            steps = w.binary("llvm.smin", w.sub(w.int(size), start), BLOCK)
+        with w.loop(first, last, BLOCK, "block") as start:
+            steps = w.binary("llvm.smin", w.sub(w._as(last, I64), start), BLOCK)
             for piece in self.pieces(plan.unroll):
 
                 def body(

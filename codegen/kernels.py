@@ -21,6 +21,7 @@ from treadle.codegen.llvm import I64, PTR, VOID, FunctionWriter, Val
 from treadle.codegen.plan import KernelPlan, TablePlan, region_of
 from treadle.codegen.plan_contract import ContractPlan
 from treadle.codegen.plan_fused import FusedPlan
+from treadle.codegen.plan_tiles import Tiling
 from treadle.codegen.regions import Region
 from treadle.codegen.scope import RegionCode
 from treadle.codegen.sequential import Addresses, emit_sequential
@@ -47,9 +48,9 @@ def emit_kernel(
     in_tiles = plan.tiles > 1 and can_fault(instr)
     fault = own_record(w) if in_tiles else shared
     if isinstance(plan.body, TablePlan):
-        _table(state, w, instr, plan.body, addresses[0], scratch, fault)
+        _table(state, w, instr, plan.body, addresses[0], scratch, fault, tile)
     elif isinstance(plan.body, FusedPlan):
-        _fused(state, w, instr, plan.body, addresses, scratch, fault)
+        _fused(state, w, instr, plan.body, addresses, scratch, fault, tile)
     elif isinstance(plan.body, ContractPlan):
         emit_contract(state, w, plan.body, addresses, scratch)
     elif plan.body.op == "check":
@@ -72,10 +73,27 @@ def _fused(
     addresses: list[Val],
     scratch: Val,
     fault: Val,
+    tile: Val,
 ) -> None:
     region = region_of(instr)
     sizes = tuple(d.size if isinstance(d.size, int) else 0 for d in plan.dims)
-    emit_fused(_code(state, w, region, plan, addresses, scratch, fault, sizes))
+    bounds = _bounds(w, plan.tiling, sizes, tile)
+    emit_fused(_code(state, w, region, plan, addresses, scratch, fault, sizes, bounds))
+
+
+def _bounds(
+    w: FunctionWriter, tiling: Tiling, sizes: tuple[int, ...], tile: Val
+) -> dict[int, tuple[Val, Val]]:
+    """Where a tile begins and ends along the loops that are cut."""
+    found: dict[int, tuple[Val, Val]] = {}
+    for dim in reversed(range(len(sizes))):
+        count, block = tiling.counts[dim], tiling.blocks[dim]
+        if count == 1:
+            continue
+        first = w.mul(w.urem(tile, count), block)
+        found[dim] = first, w.binary("llvm.smin", w.add(first, block), sizes[dim])
+        tile = w.udiv(tile, count)
+    return found
 
 
 def _code(
@@ -87,6 +105,7 @@ def _code(
     scratch: Val,
     fault: Val,
     sizes: tuple[int | Val, ...],
+    bounds: Mapping[int, tuple[Val, Val]],
 ) -> RegionCode:
     inputs = dict(zip(region.fn.inputs, addresses, strict=False))
     results = [r for i in region.fn.instrs for r in i.results]
@@ -105,6 +124,7 @@ def _code(
         fault=fault,
         scratch=kept,
         sizes=sizes,
+        bounds=bounds,
     )
 
 
@@ -116,15 +136,32 @@ def _table(
     table: Val,
     scratch: Val,
     fault: Val,
+    tile: Val,
 ) -> None:
-    """For each row of the table (the length, then the addresses): the map over that length."""
+    """For each row of the table (length, place, addresses): the map over that length, or over what
+    of it lies in the tile."""
     region = region_of(instr)
     columns = table_columns(instr)
+    first = w.mul(tile, plan.chunk)
     with w.loop(0, plan.count, label="instance") as i:
         row = w.gep(table, w.mul(i, columns), I64)
         length = w.load(I64, row)
-        addresses = [w.load(PTR, w.gep(row, 1 + k, PTR)) for k in range(columns - 1)]
-        emit_fused(_code(state, w, region, plan.body, addresses, scratch, fault, (length,)))
+        addresses = [w.load(PTR, w.gep(row, 2 + k, PTR)) for k in range(columns - 2)]
+
+        def body(bounds: Mapping[int, tuple[Val, Val]], length: Val = length,
+                 addresses: list[Val] = addresses) -> None:  # fmt: skip
+            emit_fused(
+                _code(state, w, region, plan.body, addresses, scratch, fault, (length,), bounds)
+            )
+
+        if plan.tiles == 1:
+            body({})
+        else:
+            here = w.sub(first, w.load(I64, w.gep(row, 1, I64)))
+            low = w.binary("llvm.smax", here, 0)
+            high = w.binary("llvm.smin", w.add(here, plan.chunk), length)
+            with w.if_(w.icmp("slt", low, high), "inside"):
+                body({0: (low, high)})
 
 
 def operand_count(instr: Instr, plan: KernelPlan) -> int:
@@ -135,7 +172,7 @@ def operand_count(instr: Instr, plan: KernelPlan) -> int:
 def table_columns(instr: Instr) -> int:
     """Entries of 8 bytes in one row of a `fused_table`'s table."""
     count: int = cast(Any, instr.attrs).count
-    return 1 + (len(instr.args) + len(instr.results)) // count
+    return 2 + (len(instr.args) + len(instr.results)) // count
 
 
 def table_rows(instr: Instr) -> list[tuple[Value, ...]]:

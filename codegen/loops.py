@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from treadle.codegen.llvm import FunctionWriter, Val, int_const
 from treadle.codegen.plan_fused import Tail
@@ -43,6 +43,20 @@ class Piece:
             and isinstance(self.stop, int)
             and (0 < self.stop - self.start <= self.step)
         )
+
+
+def clipped(w: FunctionWriter, piece: Piece, start: Number, stop: Number) -> Piece:
+    """The part of a piece that lies between bounds, of which `start` is a multiple of its step or
+    beyond its end."""
+    first = piece.start if piece.start != 0 else start
+    if piece.start != 0:
+        first = w.binary("llvm.smax", _val(piece.start), start)
+    last = w.binary("llvm.smin", _val(piece.stop), stop)
+    return replace(piece, start=first, stop=last)
+
+
+def _val(x: Number) -> Val:
+    return x if isinstance(x, Val) else int_const(x)
 
 
 def pieces(

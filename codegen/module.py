@@ -156,13 +156,15 @@ class _Calls:
         w.call(run, VOID, args)
 
     def _table(self, instr: Instr, plan: TablePlan) -> Val:
-        """The table on the stack: for each instance its length and the addresses of its buffers."""
+        """The table on the stack: for each instance its length, its place in the line of all of
+        them, and the addresses of its buffers."""
         w, columns = self.w, table_columns(instr)
         table = w.alloca(I64, columns * plan.count)
-        for i, (length, values) in enumerate(zip(plan.lengths, table_rows(instr), strict=True)):
-            w.store(w.int(length), w.gep(table, i * columns, I64))
+        for i, values in enumerate(table_rows(instr)):
+            w.store(w.int(plan.lengths[i]), w.gep(table, i * columns, I64))
+            w.store(w.int(plan.places[i]), w.gep(table, i * columns + 1, I64))
             for k, value in enumerate(values):
-                place = w.gep(table, i * columns + 1 + k, PTR)
+                place = w.gep(table, i * columns + 2 + k, PTR)
                 w.store(self._address(value), place, align=8)
         return table
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from treadle.codegen.plan_contract import ContractPlan, Variant, plan_contract
-from treadle.codegen.plan_fused import FusedPlan, plan_fused
+from treadle.codegen.plan_fused import FusedPlan, plan_fused, step_work
+from treadle.codegen.plan_tiles import GRAIN, tiles_for
 from treadle.codegen.regions import Region
 from treadle.codegen.target import Target
 from treadle.ir.errors import CompileError
@@ -39,14 +40,29 @@ class SequentialPlan:
 
 @dataclass(frozen=True, slots=True)
 class TablePlan:
-    """One map that runs over `count` sets of buffers, each with its own flat length."""
+    """One map that runs over `count` sets of buffers, each with its own flat length.
+
+    All of them lie one after the other at `places`, which leave gaps so that a tile of `chunk`
+    elements of that line begins with a whole step of the loop.
+    """
 
     count: int
     lengths: tuple[int, ...]
     body: FusedPlan
+    places: tuple[int, ...]
+    chunk: int
+    work: int
+
+    @property
+    def tiles(self) -> int:
+        """The pieces that may run at a time."""
+        end = self.places[-1] + self.lengths[-1] if self.lengths else 0
+        return max(-(-end // self.chunk), 1)
 
     def __str__(self) -> str:
-        return f"table of {self.count}, lengths {', '.join(map(str, self.lengths))}; {self.body}"
+        lengths = ", ".join(map(str, self.lengths))
+        tiles = f"tiles {self.tiles} of {self.chunk} (some {self.work} cycles, grain {GRAIN})"
+        return f"table of {self.count}, lengths {lengths}, {tiles}; {self.body}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +77,9 @@ class KernelPlan:
     @property
     def tiles(self) -> int:
         """The pieces that may run at a time."""
-        return 1
+        if isinstance(self.body, FusedPlan):
+            return self.body.tiling.count
+        return self.body.tiles if isinstance(self.body, TablePlan) else 1
 
     @property
     def scratch(self) -> int:
@@ -112,14 +130,28 @@ def _plan_instr(
     if instr.op.name == "fused":
         return plan_fused(region_of(instr), target)
     if instr.op.name == "fused_table":
-        body = plan_fused(region_of(instr), target)
-        return TablePlan(attrs.count, table_lengths(instr), body)
+        return _plan_table(instr, target)
     if instr.op.name == "contract":
         left, right = (a.type for a in instr.args)
         return plan_contract(attrs.spec, left, right, instr.result.type, target, tiles)
     if instr.op.name in ("cumsum", "scatter", "scatter_add", "check"):
         return SequentialPlan(instr.op.name, tuple(a.type for a in instr.args))
     raise CompileError(f"there is no kernel for {instr.op.name}, which fusion should have wrapped")
+
+
+def _plan_table(instr: Instr, target: Target) -> TablePlan:
+    region = region_of(instr)
+    body = plan_fused(region, target)
+    step = body.lanes * body.unroll
+    lengths = table_lengths(instr)
+    places: list[int] = []
+    end = 0
+    for length in lengths:
+        places.append(end)
+        end += -(-length // step) * step
+    work = step_work(region, body.lanes, ()) * end // body.lanes
+    chunk = -(-end // step // tiles_for(work)) * step
+    return TablePlan(len(lengths), lengths, body, tuple(places), max(chunk, step), work)
 
 
 def region_of(instr: Instr) -> Region:

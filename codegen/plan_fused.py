@@ -14,10 +14,12 @@ that of pairwise summation with blocks of `RUN`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Final, Literal
 
+from treadle.codegen.plan_tiles import Tiling, tiling, whole
 from treadle.codegen.regions import Region, aligned, is_expensive
 from treadle.codegen.target import Target
 from treadle.codegen.turning import BLOCK, Turned, turned_operands
@@ -66,6 +68,7 @@ class FusedPlan:
     loop that stores full results. `levels`: length of the pairwise cascade, 0 where a row is one
     run. `stored`: positions, among the region's values, of those kept in a scratch buffer of
     `stored_bytes` between passes. `turned`: operands of a map that are read block by block.
+    `tiling`: how the kept loops are cut into tiles, one number for each of `dims`.
     """
 
     scheme: Scheme
@@ -78,7 +81,8 @@ class FusedPlan:
     levels: int
     stored: tuple[int, ...]
     stored_bytes: tuple[int, ...]
-    turned: tuple[Turned, ...] = ()
+    turned: tuple[Turned, ...]
+    tiling: Tiling
 
     @property
     def scratch(self) -> int:
@@ -110,6 +114,7 @@ class FusedPlan:
         for t in self.turned:
             lines.append(f"  operand {t.param} turned in blocks of {BLOCK} along loop {t.across}")
         lines.append(f"  stores: {self.unroll} vectors a step")
+        lines.append(f"  {self.tiling}")
         return "\n".join(lines)
 
 
@@ -150,6 +155,9 @@ def plan_fused(region: Region, target: Target) -> FusedPlan:
         stored=tuple(values.index(v) for v in stored),
         stored_bytes=tuple(_scratch_bytes(region, v, lanes * tile, scheme) for v in stored),
         turned=turned,
+        tiling=_tiling(
+            region, dims, lanes, stored, _cuts(dims, scheme, lanes, unroll, tile, turned)
+        ),
     )
 
 
@@ -338,6 +346,54 @@ def _levels(
         runs = prod(sizes[:-1]) * -(-inner // RUN)
         most = max(most, runs)
     return most.bit_length() if most > 1 else 0
+
+
+# --- tiles -----------------------------------------------------------------------------------
+
+
+def _cuts(
+    dims: tuple[LoopDim, ...],
+    scheme: Scheme,
+    lanes: int,
+    unroll: int,
+    tile: int,
+    turned: tuple[Turned, ...],
+) -> list[int]:
+    """For each loop the steps that a tile's bounds must be multiples of; 0: it is not cut."""
+    cuts = [0 if d.reduced or not isinstance(d.size, int) else 1 for d in dims]
+    if dims and cuts[-1]:
+        cuts[-1] = lanes * (tile if scheme == "columns" else unroll)
+    if turned:
+        cuts[turned[0].across] = BLOCK
+    return cuts
+
+
+def _tiling(
+    region: Region,
+    dims: tuple[LoopDim, ...],
+    lanes: int,
+    stored: tuple[Value, ...],
+    cuts: Sequence[int],
+) -> Tiling:
+    sizes = tuple(d.size for d in dims if isinstance(d.size, int))
+    if len(sizes) < len(dims):
+        return whole((1,) * len(dims), 0)
+    return tiling(sizes, cuts, step_work(region, lanes, stored) * prod(sizes) // lanes)
+
+
+def step_work(region: Region, lanes: int, stored: tuple[Value, ...]) -> int:
+    """About how many cycles one vector takes in all passes over it."""
+    bodies = [tuple(a for r in p for a in r.args) for p in region.passes()]
+    full = tuple(region.fn.outputs[n] for n in region.full_results())
+    cycles = 2 * len(full)
+    for roots in (*bodies, full):
+        cycles += (_cost(region, roots, stored) + 1) // 2
+        for value in region.at_space(roots, frozenset(stored)):
+            if value in region.views and region.axes_of[value]:
+                cycles += 2
+            elif region.pulls(value) is not None:
+                cycles += lanes
+    return cycles
 
 
 # --- scratch ---------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ what does not vary further in, so that no invariant is left in a loop (LLVM's pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,8 +31,9 @@ Key = Value | int  # a parameter or stored value, or the number of a result
 class RegionCode:
     """One region being written. `inputs`, `outputs`: addresses of parameters and results.
 
-    `sizes` has the size of each loop, a value where it is known only at run time. `ready`: the
-    stored values that an earlier pass has put into their scratch buffers.
+    `sizes` has the size of each loop, a value where it is known only at run time; `bounds` where
+    a tile begins and ends along the loops that are cut. `ready`: the stored values that an earlier
+    pass has put into their scratch buffers.
     """
 
     state: Emission
@@ -44,6 +45,7 @@ class RegionCode:
     fault: Val
     scratch: dict[Value, Val]
     sizes: tuple[int | Val, ...]
+    bounds: Mapping[int, tuple[Val, Val]]
     ready: set[Value] = field(default_factory=set)
     _dims: dict[Value, frozenset[int]] = field(default_factory=dict)
 
