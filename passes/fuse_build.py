@@ -98,20 +98,22 @@ class _Selection:
         return readers
 
     def _region(self, cluster: int) -> Plan | None:
-        members = self.growth.graph.members[cluster]
-        instrs = self.growth.instrs
-        outputs = [
-            r
-            for n in sorted(members)
-            for r in instrs[n].results
-            if r in self.needed or self._must_run(n)
-        ]
+        members = sorted(self.growth.graph.members[cluster])
+        outputs = self._results_of(members, self.needed)
+        body = self._body(cluster, set(members), outputs)
+        checks = [n for n in members if n not in body and self._must_run(n)]
+        if checks:  # nothing that is needed leads over them
+            alone = {r for n in checks for r in self.growth.instrs[n].results}
+            outputs = self._results_of(members, self.needed | alone)
+            body = self._body(cluster, set(members), outputs)
         if not outputs:
             return None
-        body = self._body(cluster, set(members), outputs)
         self.running |= body
         what = self.growth.clusters[cluster]
         return Plan(tuple(sorted(body)), tuple(outputs), what.space, what.reduced)
+
+    def _results_of(self, members: Sequence[int], wanted: set[Value]) -> list[Value]:
+        return [r for n in members for r in self.growth.instrs[n].results if r in wanted]
 
     def _must_run(self, n: int) -> bool:
         """Whether instruction `n` can fail, and no later region runs it already."""

@@ -48,7 +48,9 @@ def _taken(values: Iterator[Array], text: str) -> Iterator[Array]:
         yield next(values)
 
 
-def failure(program: Function, arrays: Sequence[Array], site: FaultSite, value: int) -> TreadleError:
+def failure(
+    program: Function, arrays: Sequence[Array], site: FaultSite, value: int
+) -> TreadleError:
     """The error of a run of `program` (at level CORE) that recorded a fault."""
     checks = Function(program.name, program.params, program.instrs, ())
     try:

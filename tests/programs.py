@@ -32,6 +32,7 @@ Array = npt.NDArray[Any]
 Choose = Callable[[int], int]  # a number below n
 
 _STEERING = frozenset({"variable", "stop_gradient", "gradient"})
+_PRINTING = frozenset({"debug_print"})  # has no results; `prints` adds to those of the program
 _KERNEL_LEVEL = frozenset({"fused", "fused_table", "contract"})
 _SMOOTH_OPS = """
     neg sin cos tanh sigmoid erf softplus expm1 add sub mul sum mean var softmax log_softmax
@@ -75,7 +76,7 @@ class Program:
 
 
 def _ordinary() -> frozenset[str]:
-    return frozenset(op.name for op in all_ops()) - _STEERING - _KERNEL_LEVEL
+    return frozenset(op.name for op in all_ops()) - _STEERING - _PRINTING - _KERNEL_LEVEL
 
 
 EVERYTHING = Menu(_ordinary(), (float32, float64, int32, int64, bool_), special_values=True)
@@ -227,6 +228,13 @@ def _one_hot(d: Draft, name: str) -> Value:
 def _check_index(d: Draft, name: str) -> Value:
     labels = d.b.const(np.arange(1 + d.choose(3)), int32)
     return d.b.call(name, labels, size=3, what="label")
+
+
+@maker("check")
+def _check(d: Draft, name: str) -> Value:
+    x = d.value()
+    true = d.b.logical_or(d.b.eq(x, x), d.b.ne(x, x))
+    return d.b.call(name, true, message="x is x, or NaN")
 
 
 @maker("cross_entropy")

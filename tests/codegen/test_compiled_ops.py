@@ -117,4 +117,5 @@ def test_a_reduction_of_an_empty_axis_is_the_identity(op_name: str) -> None:
 
 def test_every_op_of_the_table_is_compiled_or_claimed() -> None:
     claimed = {op.lower.name for op in OPS if isinstance(op.lower, Kernel)}
-    assert claimed <= {"cumsum", "scatter", "scatter_add", "matmul"}
+    by_passes = {"matmul", "debug_print"}
+    assert claimed <= {"cumsum", "scatter", "scatter_add", "check"} | by_passes

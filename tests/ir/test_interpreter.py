@@ -228,7 +228,7 @@ def test_a_fault_names_the_instructions_line() -> None:
             return b.call("gather", x, i, axes=(0,))
 
     fn = function([f32(3), TensorType(int64, (2,))], body)
-    with pytest.raises(IndexFault, match=r"axis 0 of size 3, found 7 \(model.py:12\)"):
+    with pytest.raises(IndexFault, match=r"axis 0 of size 3, found 7 \(at model.py:12\)"):
         interpret(fn, [np.zeros(3, np.float32), np.array([0, 7])])
 
 

@@ -78,6 +78,7 @@ from treadle.tracer.api.elementwise import (
     trunc,
     where,
 )
+from treadle.tracer.api.effects import check, debug_print
 from treadle.tracer.api.functional import (
     cross_entropy,
     gelu,
@@ -117,6 +118,7 @@ from treadle.tracer.api.manipulation import (
     tile,
     unstack,
 )
+from treadle.tracer.api.norms import norm, vector_norm
 from treadle.tracer.api.reductions import (
     all,
     any,
@@ -153,6 +155,7 @@ __all__ = [
     "broadcast_arrays",
     "broadcast_to",
     "ceil",
+    "check",
     "clip",
     "concat",
     "copysign",
@@ -161,6 +164,7 @@ __all__ = [
     "cross_entropy",
     "cumsum",
     "cumulative_sum",
+    "debug_print",
     "divide",
     "dot",
     "empty",
@@ -208,6 +212,7 @@ __all__ = [
     "moveaxis",
     "multiply",
     "negative",
+    "norm",
     "not_equal",
     "one_hot",
     "ones",
@@ -253,6 +258,7 @@ __all__ = [
     "unstack",
     "var",
     "vecdot",
+    "vector_norm",
     "where",
     "zeros",
     "zeros_like",
