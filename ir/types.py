@@ -72,6 +72,8 @@ DTYPES: tuple[DType, ...] = (bool_, uint8, uint32, int32, int64, float32, float6
 FLOATS: tuple[DType, ...] = (float32, float64)
 INTEGERS: tuple[DType, ...] = (uint8, uint32, int32, int64)
 
+_ADDRESSES = 1 << 62  # bytes; NumPy refuses from 2**63 on
+
 _NUMPY: dict[str, np.dtype[Any]] = {d.name: np.dtype(d.name) for d in DTYPES}
 _BY_SHORT = {d.short: d for d in DTYPES}
 _BY_NUMPY: dict[np.dtype[Any], DType] = {_NUMPY[d.name]: d for d in DTYPES}
@@ -94,11 +96,11 @@ def dtype_of(what: object) -> DType:
         return _BY_SHORT[what]
     try:
         found = _BY_NUMPY.get(np.dtype(what))  # type: ignore[call-overload]
-    except TypeError:
+    except (TypeError, ValueError):  # ValueError: something that has a `dtype` of its own
         found = None
     if found is None:
         names = ", ".join(d.name for d in DTYPES)
-        raise DTypeError(f"dtype {what!r} is not supported; Treadle has {names}")
+        raise DTypeError(f"dtype {what!r:.60} is not supported; Treadle has {names}")
     return found
 
 
@@ -275,6 +277,15 @@ class TensorType:
     __repr__ = __str__
 
 
+def check_addressable(types: Iterable[TensorType]) -> None:
+    """Raises ShapeError for a type that no machine has addresses for, before anything is made."""
+    for type in types:
+        if type.is_static and (
+            type.nbytes >= _ADDRESSES or max(type.static_shape, default=0) >= _ADDRESSES
+        ):
+            raise ShapeError(f"{type} has more elements than memory has addresses")
+
+
 def type_of_array(array: npt.NDArray[Any]) -> TensorType:
     """The TensorType of a NumPy array; raises DTypeError for a dtype that Treadle lacks."""
     return TensorType(dtype_of(array.dtype), array.shape)
@@ -319,10 +330,11 @@ def normalize_axis(axis: int, rank: int, what: str = "axis") -> int:
 
 
 def normalize_axes(axes: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
-    """Sorted axes counted from the front, None meaning all; raises ShapeError for repeats."""
+    """Sorted axes counted from the front, None meaning all; raises ShapeError for repeats,
+    DTypeError for what is no int or sequence of ints."""
     if axes is None:
         return tuple(range(rank))
-    listed = (axes,) if isinstance(axes, (int, np.integer)) else tuple(axes)
+    listed = tuple(axes) if isinstance(axes, (list, tuple)) else (axes,)
     normal = tuple(sorted(normalize_axis(a, rank) for a in listed))
     if len(set(normal)) != len(normal):
         raise ShapeError(f"axes {tuple(listed)} name an axis twice")

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from treadle.ir.errors import DTypeError
 from treadle.nn.module import Module
+from treadle.tracer.errors import located
 
 
 class _Numbered(Module):
@@ -19,7 +20,9 @@ class _Numbered(Module):
 
     def append(self, module: Module) -> Self:
         if not isinstance(module, Module):
-            raise DTypeError(f"{type(self).__name__} holds modules, found {type(module).__name__}")
+            raise located(
+                DTypeError(f"{type(self).__name__} holds modules, found {type(module).__name__}")
+            )
         setattr(self, str(len(self)), module)
         return self
 

@@ -11,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from treadle.ir.errors import ShapeError
+from treadle.ir.errors import ArgumentError, ShapeError
 from treadle.ir.types import shape_text
+from treadle.tracer.errors import located
 from treadle.tracer.items import library_generators
 from treadle.tracer.modes import no_grad
 from treadle.tracer.tensor import Tensor
@@ -26,7 +27,12 @@ library_generators.append(_generator)
 
 
 def manual_seed(seed: int) -> None:
-    """Start the generator of the initialisers anew."""
+    """Start the generator of the initialisers anew. Raises ArgumentError unless `seed` is an int
+    that is at least 0."""
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
+        raise located(
+            ArgumentError(f"a seed must be an int that is at least 0, found {seed!r:.60}")
+        )
     _generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
 
 

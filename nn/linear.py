@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from treadle.ir.errors import ShapeError
-from treadle.ir.types import dtype_of, float32, shape_text
+from treadle.ir.errors import DTypeError, ShapeError
+from treadle.ir.types import float32, shape_text
 from treadle.nn import init
 from treadle.nn.module import Module
 from treadle.nn.parameter import Parameter
-from treadle.tracer.create import tensor
+from treadle.tracer import api
 from treadle.tracer.errors import located
+from treadle.tracer.promote import as_tensor
 from treadle.tracer.tensor import Tensor
 
 
@@ -31,12 +30,14 @@ class Linear(Module):
         super().__init__()
         for name, size in (("in_features", in_features), ("out_features", out_features)):
             if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-                raise ShapeError(f"{name} must be a size, found {size!r}")
+                raise located(ShapeError(f"{name} must be a size, found {size!r:.60}"))
         self.in_features = in_features
         self.out_features = out_features
-        kind = (float32 if dtype is None else dtype_of(dtype)).dtype
-        self.weight = Parameter(tensor(np.zeros((out_features, in_features), kind)))
-        self.bias = Parameter(tensor(np.zeros(out_features, kind))) if bias else None
+        if not isinstance(bias, bool):
+            raise located(DTypeError(f"bias must be a bool, found {bias!r:.60}"))
+        kind = float32 if dtype is None else dtype
+        self.weight = Parameter(api.zeros((out_features, in_features), dtype=kind))
+        self.bias = Parameter(api.zeros(out_features, dtype=kind)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -48,6 +49,7 @@ class Linear(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in_features] to [..., out_features]; raises ShapeError for another last size."""
+        x = as_tensor(x)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise located(
                 ShapeError(

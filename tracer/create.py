@@ -28,7 +28,7 @@ def tensor(data: Any, dtype: object = None, requires_grad: bool = False) -> Tens
     with located_errors():
         target = None if dtype is None else dtype_of(dtype)
         made = _tensor(data, target)
-        return made.requires_grad_() if requires_grad else made
+        return made if requires_grad is False else made.requires_grad_(requires_grad)
 
 
 def _tensor(data: Any, dtype: DType | None) -> Tensor:

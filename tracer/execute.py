@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from treadle.ir.errors import DTypeError, GradientError, ShapeError, TreadleError
 from treadle.ir.op import Attrs, OpDef, get_op
-from treadle.ir.types import float32, shape_text
+from treadle.ir.types import check_addressable, float32, shape_text
 from treadle.tracer import tape, views
 from treadle.tracer.cell import Cell
 from treadle.tracer.errors import located
@@ -58,6 +58,7 @@ def apply_op(op: OpDef, operands: Sequence[Tensor], attrs: Attrs) -> tuple[Tenso
 
 def _run(op: OpDef, operands: Sequence[Tensor], attrs: Attrs) -> tuple[Tensor, ...]:
     types = op.infer_types(attrs, [t.type for t in operands])
+    check_addressable(types)
     arrays = [t.array() for t in operands]
     outs = execute(op, arrays, attrs)
     weak = is_weak(op, operands)
@@ -101,6 +102,7 @@ def _view(x: Tensor, maps: tuple[ViewMap, ...]) -> Tensor:
     type = x.type
     for step in maps:
         type = step.result_type(type)
+    check_addressable((type,))
     history = x.history
     if x.requires_grad and not modes.grad:
         history = History(len(x.maps))

@@ -22,7 +22,7 @@ from treadle.ir.graph import Value
 from treadle.ir.types import shape_text
 from treadle.tracer import pytree, tape
 from treadle.tracer.cell import Cell
-from treadle.tracer.errors import located_errors
+from treadle.tracer.errors import located, located_errors
 from treadle.tracer.history import History, leaves_of
 from treadle.tracer.modes import enable_grad, modes, no_grad
 from treadle.tracer.promote import as_operand, number_of, weak_constant
@@ -57,6 +57,8 @@ def value_and_grad(
     fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
 ) -> Callable[..., Any]:
     """As `grad`; the result is (value, gradient), or ((value, aux), gradient) with `has_aux`."""
+    if not callable(fn):
+        raise located(DTypeError(f"grad expects a function, found {type(fn).__name__} {fn!r:.60}"))
 
     @functools.wraps(fn)
     def evaluated(*args: Any, **kwargs: Any) -> Any:
@@ -85,7 +87,7 @@ class _Arguments:
     def __init__(self, args: tuple[Any, ...], argnums: Argnums) -> None:
         self.args = args
         self.single = isinstance(argnums, (int, np.integer))
-        listed: Sequence[Any] = (argnums,) if isinstance(argnums, (int, np.integer)) else argnums
+        listed: Sequence[Any] = argnums if isinstance(argnums, (list, tuple)) else (argnums,)
         self.positions = [_position(n, len(args)) for n in listed]
         self.trees: list[tuple[pytree.TreeDef, int]] = []
         self.tensors: list[Tensor] = []

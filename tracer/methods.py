@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from treadle.ir.errors import ArgumentError
 from treadle.tracer.operators import in_place
 
 if TYPE_CHECKING:
@@ -24,16 +25,28 @@ def _elementwise(name: str) -> Callable[[Any], Tensor]:
     def method(self: Any) -> Tensor:
         return _call(name, self)
 
-    method.__name__ = name
+    method.__name__ = method.__qualname__ = name
     method.__doc__ = f"Elementwise: `treadle.{name}(self)`."
     return method
 
 
 def _reduction(name: str) -> Callable[..., Tensor]:
-    def method(self: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return _call(name, self, axis=axis, keepdims=keepdims)
+    def method(
+        self: Any,
+        axis: Axis = None,
+        keepdims: bool = False,
+        *,
+        dtype: object = None,
+        out: object = None,  # np.sum(tensor) calls this method with out=None
+    ) -> Tensor:
+        if out is not None:
+            from treadle.tracer.errors import located
 
-    method.__name__ = name
+            raise located(ArgumentError(f"{name} makes a new tensor; it takes no `out`"))
+        given = {} if dtype is None else {"dtype": dtype}
+        return _call(name, self, axis=axis, keepdims=keepdims, **given)
+
+    method.__name__ = method.__qualname__ = name
     method.__doc__ = f"`treadle.{name}(self, axis=axis, keepdims=keepdims)`."
     return method
 
@@ -42,7 +55,7 @@ def _along(name: str) -> Callable[..., Tensor]:
     def method(self: Any, axis: int = -1) -> Tensor:
         return _call(name, self, axis=axis)
 
-    method.__name__ = name
+    method.__name__ = method.__qualname__ = name
     method.__doc__ = f"`treadle.{name}(self, axis=axis)`."
     return method
 
@@ -51,7 +64,7 @@ def _in_place(name: str, result: str) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:
         return in_place(result, self, other)
 
-    method.__name__ = name
+    method.__name__ = method.__qualname__ = name
     method.__doc__ = f"Writes `treadle.{result}(self, other)` over `self`; returns `self`."
     return method
 
@@ -150,11 +163,9 @@ class Methods:
 
     def flatten(self, start: int = 0, end: int = -1) -> Tensor:
         """Axes `start` to `end`, both included, as one. A view where possible."""
-        x = self._self
-        if x.ndim == 0:
-            return x.reshape(1)
-        first, last = start % x.ndim, end % x.ndim
-        return x.reshape((*x.shape[:first], -1, *x.shape[last + 1 :]))
+        from treadle.tracer.api.manipulation import flatten
+
+        return flatten(self._self, start, end)
 
     def permute(self, *axes: Any) -> Tensor:
         """Axis i of the result is axis axes[i]. A view."""
@@ -196,13 +207,7 @@ class Methods:
     def astype(self, dtype: object, copy: bool = True) -> Tensor:
         """The elements as `dtype`: floats are truncated towards zero and saturate, NaN gives 0,
         integers wrap. `copy=False` gives the tensor itself where the dtype is its own."""
-        from treadle.ir.types import dtype_of
-        from treadle.tracer.execute import apply
-
-        x, target = self._self, dtype_of(dtype)
-        if x.dtype == target and not x.weak:
-            return x.clone() if copy else x
-        return apply("cast", x, dtype=target)
+        return _call("astype", self, dtype, copy)
 
     def clone(self) -> Tensor:
         """A copy with storage of its own; gradients flow through it."""
@@ -212,11 +217,13 @@ class Methods:
 
     def copy_(self, source: Any) -> Any:
         """Write `source`, cast and broadcast, into this tensor; returns it."""
+        from treadle.tracer.errors import located_errors
         from treadle.tracer.execute import check_writable, copy_into
         from treadle.tracer.indexing import as_value
 
-        check_writable(self._self)
-        copy_into(self._self, as_value(source, self._self))
+        with located_errors():
+            check_writable(self._self)
+            copy_into(self._self, as_value(source, self._self))
         return self
 
     def fill_(self, value: Any) -> Any:

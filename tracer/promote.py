@@ -33,7 +33,7 @@ from treadle.ir.types import (
     uint32,
 )  # fmt: skip
 from treadle.tracer.cell import Cell
-from treadle.tracer.errors import located
+from treadle.tracer.errors import located, located_errors
 from treadle.tracer.execute import apply
 from treadle.tracer.modes import modes
 from treadle.tracer.tensor import Tensor
@@ -79,7 +79,8 @@ def as_operand(x: object) -> Tensor:
     if isinstance(x, Tensor):
         return x
     if isinstance(x, np.ndarray):
-        return _from_array(x)
+        with located_errors():
+            return _from_array(x)
     number = number_of(x)
     if number is None:
         raise located(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from treadle.ir.errors import GradientError, TraceError
+from treadle.ir.errors import DTypeError, GradientError, TraceError
 from treadle.ir.graph import Function, Result, Value
 from treadle.ir.types import TensorType, float64, type_of_array
 from treadle.tracer import pytree
@@ -194,7 +194,7 @@ class _Recorder:
         if item.kind == "input":
             tensor, kind = trace.arg(TensorType(float64), item.path, weak=True), "float"
         elif item.kind == "array":
-            tensor, kind = trace.arg(type_of_array(value), item.path), "array"
+            tensor, kind = trace.arg(array_type(item), item.path), "array"
         elif value.maps and not value.requires_grad and users[id(value.cell)] == 1:
             value.array()  # raises where it leaked out of another trace
             tensor, kind = trace.arg(value.type, item.path, weak=value.weak), "view"
@@ -331,6 +331,14 @@ class _Recorder:
         tensors = [i for i in self.fetches.items if i.kind == "tensor"]
         apart = tensors if writes else []
         return GuardPlan(self.tree, self.fetches.items, any_view, reads, apart)
+
+
+def array_type(item: Item) -> TensorType:
+    """The type of a NumPy array among the arguments; raises DTypeError naming the argument."""
+    try:
+        return type_of_array(item.value)
+    except DTypeError as error:
+        raise located(DTypeError(f"argument {item.path}: {error}")) from None
 
 
 def argument_items(tree: Tree) -> Iterator[Item]:

@@ -249,6 +249,10 @@ class Tensor(Operators, Methods):
 
         Raises DTypeError unless it is float, GradientError for the result of an operation.
         """
+        if not isinstance(requires_grad, (bool, np.bool_)):
+            raise located(
+                DTypeError(f"requires_grad must be a bool, found {type(requires_grad).__name__}")
+            )
         if requires_grad == self.requires_grad and self.is_leaf:
             return self
         if requires_grad and not self.dtype.is_float:
@@ -268,7 +272,7 @@ class Tensor(Operators, Methods):
             )
         if len(self.maps) != self.history.depth:  # a view of an untracked tensor: a leaf by itself
             self.history = History(len(self.maps))
-        self.history.requires_grad = requires_grad
+        self.history.requires_grad = bool(requires_grad)
         return self
 
     @property

@@ -24,7 +24,7 @@ from treadle.ir.builder import Builder
 from treadle.ir.errors import GradientError, TraceError, TreadleError
 from treadle.ir.graph import Function, Instr, Loc, Result, Value
 from treadle.ir.op import ArrayData, Attrs, OpDef, get_op
-from treadle.ir.types import DType, TensorType, type_of_array
+from treadle.ir.types import DType, TensorType, check_addressable, type_of_array
 from treadle.tracer import tape, views
 from treadle.tracer.cell import Cell
 from treadle.tracer.errors import concrete_error, leak_error, unreachable_error, where_made
@@ -264,6 +264,7 @@ class Trace:
     def apply(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs) -> tuple[Tensor, ...]:
         """Record `op`; its results are new tensors. Raises ShapeError or DTypeError."""
         types = op.infer_types(attrs, [t.type for t in operands])  # before anything is recorded
+        check_addressable(types)
         self.builder.loc = user_location()
         tracked = modes.grad and any(t.requires_grad for t in operands) and tape.differentiable(op)
         args = [self._operand(t, tracked) for t in operands]

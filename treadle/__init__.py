@@ -24,6 +24,7 @@ if (_root / "pyproject.toml").is_file():
 import treadle.runtime as _runtime  # registers the compiler
 from treadle import nn, optim
 from treadle.ir.errors import (
+    ArgumentError,
     CompileError,
     DTypeError,
     GradientError,
@@ -57,6 +58,7 @@ from treadle.tracer.modes import enable_grad, is_grad_enabled, no_grad
 from treadle.tracer.tensor import Tensor
 
 __all__ = [
+    "ArgumentError",
     "CompileError",
     "DType",
     "DTypeError",

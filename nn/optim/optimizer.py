@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from treadle.ir.errors import DTypeError, TreadleError
+from treadle.ir.errors import ArgumentError, DTypeError, TreadleError
 from treadle.nn.module import clear_grad
 from treadle.tracer.cell import Cell
+from treadle.tracer.errors import located, located_errors
 from treadle.tracer.modes import no_grad
+from treadle.tracer.promote import number_of
 from treadle.tracer.tensor import Tensor
 
 State = dict[str, Any]
@@ -58,6 +60,17 @@ class Group(dict[str, Any]):
             self.nonzero[name] = not (_is_number(value) and value == 0)
 
 
+def _listed(params: Any) -> list[Any]:
+    if isinstance(params, Tensor):
+        return [params]
+    if not isinstance(params, Iterable) or isinstance(params, (str, bytes)):
+        raise DTypeError(
+            f"an optimiser takes parameters, or dictionaries that hold them under 'params'; found "
+            f"{type(params).__name__} {params!r:.60}"
+        )
+    return list(params)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -70,15 +83,16 @@ class Optimizer:
     """Base of all optimisers; a subclass defines `new_state` and `update`."""
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
-        listed = [params] if isinstance(params, Tensor) else list(params)
-        if not listed:
-            raise TreadleError("an optimiser got no parameters")
         self.defaults = defaults
         self.param_groups: list[Group] = []
         self.state: dict[Tensor, State] = {}
-        groups: list[Any] = listed if isinstance(listed[0], dict) else [{"params": listed}]
-        for group in groups:
-            self.add_param_group(group)
+        with located_errors():
+            listed = _listed(params)
+            if not listed:
+                raise ArgumentError("an optimiser got no parameters")
+            groups: list[Any] = listed if isinstance(listed[0], dict) else [{"params": listed}]
+            for group in groups:
+                self.add_param_group(group)
 
     def add_param_group(self, group: dict[str, Any]) -> None:
         """Add `{"params": [...], option: value, ...}`; missing options take the defaults.
@@ -86,8 +100,7 @@ class Optimizer:
         Raises TypeError for an unknown option, DTypeError for what is no tensor that requires
         grad, TreadleError for a parameter that is in a group already.
         """
-        params = group["params"]
-        params = [params] if isinstance(params, Tensor) else list(params)
+        params = _listed(group["params"])
         unknown = sorted(set(group) - set(self.defaults) - {"params"})
         if unknown:
             known = ", ".join(self.defaults)
@@ -173,8 +186,12 @@ def _shown(value: Any) -> str:
 
 
 def checked(name: str, value: float, low: float = 0.0, below: float = float("inf")) -> float:
-    """`value` where low <= value < below, else ValueError naming it."""
+    """`value` where low <= value < below, else ArgumentError naming it; DTypeError where it is no
+    number."""
+    if number_of(value) is None or isinstance(value, bool):
+        found = f"{type(value).__name__} {value!r:.60}"
+        raise located(DTypeError(f"{name} must be a Python number, found {found}"))
     if not low <= value < below:
         upper = "" if below == float("inf") else f" and below {below}"
-        raise ValueError(f"{name} must be at least {low}{upper}, found {value}")
+        raise located(ArgumentError(f"{name} must be at least {low}{upper}, found {value}"))
     return value

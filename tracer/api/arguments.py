@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import wraps
-from typing import ParamSpec, TypeAlias, TypeVar
+from typing import Final, ParamSpec, TypeAlias, TypeVar
+
+import numpy as np
 
 from treadle.ir.errors import ArgumentError, DTypeError, TreadleError
 from treadle.ir.types import bool_, float32, int64, normalize_axes, normalize_axis
 from treadle.tracer.errors import located
 from treadle.tracer.execute import apply
-from treadle.tracer.promote import as_operand, as_tensor, promote
+from treadle.tracer.promote import as_operand, as_tensor, number_of, promote
 from treadle.tracer.tensor import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+NUMBER_HINT: Final = (
+    "; a float argument of a jitted function is a tensor, known only when the compiled code runs: "
+    "read the number from the closure, a global or an attribute instead, which are guarded"
+)
 
 Axis: TypeAlias = "int | Sequence[int] | None"
 
@@ -82,9 +89,25 @@ def axis_of(x: Tensor, axis: object) -> int:
     it is out of range."""
     if isinstance(axis, Tensor):
         axis = axis.__index__()
-    if not isinstance(axis, int) and not hasattr(axis, "__index__"):
-        raise DTypeError(f"axis must be an int, found {type(axis).__name__} {axis!r:.40}")
     return normalize_axis(axis, x.ndim)  # type: ignore[arg-type]
+
+
+def flag(name: str, value: object) -> bool:
+    """An option that is true or false; raises DTypeError for anything else."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise DTypeError(f"{name} must be a bool, found {type(value).__name__} {value!r:.40}")
+    return bool(value)
+
+
+def real(name: str, value: object) -> float:
+    """An option that is a Python number; raises DTypeError for anything else."""
+    number = number_of(value)
+    if number is None:
+        raise DTypeError(
+            f"{name} must be a Python number, found {type(value).__name__} {value!r:.60}"
+            + (NUMBER_HINT if isinstance(value, Tensor) and value.is_traced else "")
+        )
+    return float(number)
 
 
 def option(name: str, value: object, allowed: tuple[str, ...]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from treadle.ir.errors import ArgumentError, DTypeError, ShapeError
 from treadle.ir.types import DType, bool_, dtype_of, float32, float64, int64
-from treadle.tracer.api.arguments import array_function, option
+from treadle.tracer.api.arguments import array_function, flag, option
 from treadle.tracer.create import tensor
 from treadle.tracer.execute import apply, view
 from treadle.tracer.promote import Number, Operand, as_operand, as_tensor, constant, number_of
@@ -27,7 +27,8 @@ SizeLike = int | Sequence[int]
 
 def as_shape(shape: Any) -> tuple[int, ...]:
     """A shape given as an int or a sequence of ints; -1 passes. Raises DTypeError for others."""
-    sizes = (shape,) if np.ndim(shape) == 0 and not isinstance(shape, Tensor) else tuple(shape)
+    arrays = isinstance(shape, (np.ndarray, Tensor)) and shape.ndim > 0
+    sizes = shape if arrays or isinstance(shape, (list, tuple)) else (shape,)
     return tuple(as_int(s, "a size of a shape") for s in sizes)
 
 
@@ -142,6 +143,7 @@ def asarray(obj: Any, /, *, dtype: object = None, copy: bool | None = None) -> T
 
     Raises DTypeError for what is not numeric, ArgumentError where `copy=False` cannot be kept.
     """
+    copy = None if copy is None else flag("copy", copy)
     same = isinstance(obj, Tensor) and (dtype is None or obj.dtype == dtype_of(dtype))
     if same and not copy:
         return as_tensor(obj)
@@ -171,10 +173,13 @@ def arange(
     """start + i * step for i from 0, up to `stop` (not included); `arange(n)` counts from 0.
 
     int64 for ints, float32 where a float is among them; computed in float64 and rounded once.
-    Raises ArgumentError for a step of 0.
+    Raises ArgumentError for a step of 0 and for numbers that are not finite.
     """
     given = {"start": start, "step": step} | ({} if stop is None else {"stop": stop})
     numbers = {name: _number(value, f"arange's {name}") for name, value in given.items()}
+    infinite = next((f"{k} {n}" for k, n in numbers.items() if not math.isfinite(n)), None)
+    if infinite is not None:
+        raise ArgumentError(f"arange needs finite numbers, found {infinite}")
     first, last = (0, numbers["start"]) if stop is None else (numbers["start"], numbers["stop"])
     by = numbers["step"]
     if by == 0:
@@ -204,6 +209,7 @@ def linspace(
     if size < 0:
         raise ShapeError(f"linspace's num must be at least 0, found {size}")
     target = float32 if dtype is None else dtype_of(dtype)
+    endpoint = flag("endpoint", endpoint)
     parts = size - 1 if endpoint else size
     values = _scaled_iota(size, float(first), (last - first) / parts if parts > 0 else 0.0, float64)
     if endpoint and parts > 0:  # the last value is `stop` itself, whatever the rounding

@@ -15,9 +15,10 @@ import numpy as np
 
 from treadle.ir.errors import DTypeError
 from treadle.ir.types import bool_, dtype_of, int64, uint8, uint32
-from treadle.tracer.api.arguments import array_function, as_bool, as_float
-from treadle.tracer.execute import apply
-from treadle.tracer.promote import Operand, as_operand, as_tensor, number_of, promote
+from treadle.tracer.api.arguments import array_function, as_bool, as_float, flag
+from treadle.tracer.create import clone
+from treadle.tracer.execute import apply, strong
+from treadle.tracer.promote import Operand, as_operand, number_of, promote
 from treadle.tracer.tensor import Tensor
 
 Unary = Callable[[Operand], Tensor]
@@ -278,7 +279,7 @@ def where(condition: Operand, x1: Operand, x2: Operand) -> Tensor:
     chosen = as_operand(condition)
     if chosen.dtype != bool_:
         raise DTypeError(f"the condition of where must be bools, found {chosen.type}")
-    return apply("where", chosen, *promote(x1, x2))
+    return apply("where", chosen, *map(strong, promote(x1, x2)))
 
 
 @array_function
@@ -300,4 +301,7 @@ def astype(x: Operand, dtype: object, copy: bool = True) -> Tensor:
 
     Raises DTypeError for a dtype that Treadle lacks.
     """
-    return as_tensor(x).astype(dtype_of(dtype), copy=copy)
+    found, target, copied = as_operand(x), dtype_of(dtype), flag("copy", copy)
+    if found.dtype == target and not found.weak:
+        return clone(found) if copied else found
+    return apply("cast", found, dtype=target)

@@ -22,8 +22,11 @@ from treadle.tracer.api.arguments import (
     as_integer,
     axes_of,
     axis_of,
+    flag,
     option,
+    real,
 )
+from treadle.tracer.api.creation import as_int
 from treadle.tracer.execute import apply, reshape_view, view
 from treadle.tracer.promote import Operand, promote
 from treadle.tracer.tensor import Tensor
@@ -52,13 +55,13 @@ def logsumexp(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     found = as_float_tensor(x)
     axes = axes_of(found, axis)
     if len(axes) == 1:
-        return apply("logsumexp", found, axis=axes[0], keepdims=bool(keepdims))
+        return apply("logsumexp", found, axis=axes[0], keepdims=flag("keepdims", keepdims))
     kept = [i for i in range(found.ndim) if i not in axes]
     rows = view(found, PermuteMap((*kept, *axes)))
     count = math.prod(found.shape[i] for i in axes)
     rows = reshape_view(rows, (*(found.shape[i] for i in kept), count))
     joined = apply("logsumexp", rows, axis=len(kept), keepdims=False)
-    return reshape_view(joined, reduced_shape(found.shape, axes, keepdims))  # type: ignore[arg-type]
+    return reshape_view(joined, reduced_shape(found.shape, axes, flag("keepdims", keepdims)))  # type: ignore[arg-type]
 
 
 # --- activations ------------------------------------------------------------------------------
@@ -94,7 +97,7 @@ def layer_norm(
     expected = _sizes(normalized_shape)
     _check_normalized(found, expected)
     axes = tuple(range(found.ndim - len(expected), found.ndim))
-    scaled = apply("layer_norm", found, axes=axes, eps=float(eps))
+    scaled = apply("layer_norm", found, axes=axes, eps=real("eps", eps))
     if weight is not None:
         scaled = apply("mul", *promote(scaled, _affine("weight", weight, expected)))
     if bias is not None:
@@ -141,9 +144,7 @@ def one_hot(x: Operand, num_classes: int, dtype: object = float32) -> Tensor:
     Raises DTypeError unless labels and `num_classes` are integers.
     """
     labels = as_integer(x, "the labels of one_hot")
-    if isinstance(num_classes, bool) or not hasattr(num_classes, "__index__"):
-        raise DTypeError(f"num_classes must be an int, found {num_classes!r:.60}")
-    depth = num_classes.__index__()
+    depth = as_int(num_classes, "num_classes")
     if depth < 0:
         raise ArgumentError(f"num_classes must be at least 0, found {depth}")
     return apply("one_hot", labels, depth=depth, dtype=dtype_of(dtype))

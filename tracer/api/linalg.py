@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from treadle.ir.errors import ShapeError
+from treadle.ir.errors import ArgumentError, ShapeError
 from treadle.ir.types import normalize_axis, shape_text
 from treadle.tracer.api.arguments import array_function
 from treadle.tracer.api.creation import as_int
@@ -86,7 +87,10 @@ def _contracted(
                 f"{shape_text(y.shape)}"
             )
         return list(range(x.ndim - count, x.ndim)), list(range(count))
-    left, right = ([a] if isinstance(a, int) else list(a) for a in axes)
+    if len(axes) != 2 or isinstance(axes, (str, bytes)):
+        raise ArgumentError(f"tensordot's axes must be a count or two lists, found {axes!r:.60}")
+    pair: list[list[Any]] = [list(a) if isinstance(a, (list, tuple)) else [a] for a in axes]
+    left, right = pair
     if len(left) != len(right):
         raise ShapeError(f"tensordot needs as many axes of the left as of the right, found {axes}")
     return (

@@ -7,10 +7,12 @@ expand_dims, moveaxis, swapaxes, flip, broadcast_to, unstack, split. A broadcast
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
-from treadle.ir.errors import ShapeError
+from treadle.ir.errors import DTypeError, ShapeError
 from treadle.ir.types import (
+    bool_,
     broadcast_shapes,
     int64,
     normalize_axes,
@@ -18,10 +20,17 @@ from treadle.ir.types import (
     resolve_reshape,
     shape_text,
 )
-from treadle.tracer.api.arguments import Axis, array_function, option
+from treadle.tracer.api.arguments import Axis, array_function, flag, option
 from treadle.tracer.api.creation import SizeLike, as_int, as_shape
 from treadle.tracer.execute import apply, reshape_view, view
-from treadle.tracer.promote import Operand, as_operand, as_tensor, promote
+from treadle.tracer.promote import (
+    Operand,
+    as_operand,
+    as_tensor,
+    constant,
+    number_of,
+    promote,
+)
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.views import BroadcastMap, FlipMap, PermuteMap, ReshapeMap, SliceMap
 
@@ -37,7 +46,7 @@ def reshape(x: Operand, /, shape: SizeLike, *, copy: bool | None = None) -> Tens
     """
     source = as_tensor(x)
     sizes = tuple(int(s) for s in resolve_reshape(source.shape, as_shape(shape)))  # type: ignore[arg-type]
-    if copy:
+    if copy is not None and flag("copy", copy):
         return apply("reshape", source, shape=sizes)
     shown = reshape_view(source, sizes)
     if copy is False and shown.cell is not source.cell:
@@ -49,10 +58,27 @@ def reshape(x: Operand, /, shape: SizeLike, *, copy: bool | None = None) -> Tens
 
 
 @array_function
+def flatten(x: Operand, start: int = 0, end: int = -1) -> Tensor:
+    """Axes `start` to `end`, both included, as one; rank 0 becomes rank 1. A view where possible.
+
+    Raises ShapeError where `start` comes after `end`.
+    """
+    source = as_tensor(x)
+    if source.ndim == 0:
+        return reshape(source, (1,))
+    first, last = normalize_axis(start, source.ndim), normalize_axis(end, source.ndim)
+    if first > last:
+        raise ShapeError(f"flatten from axis {first} to axis {last}, which comes before it")
+    joined = math.prod(source.shape[first : last + 1])
+    return reshape(source, (*source.shape[:first], joined, *source.shape[last + 1 :]))
+
+
+@array_function
 def permute_dims(x: Operand, /, axes: Sequence[int]) -> Tensor:
     """Axis i of the result is axis axes[i] of `x`. A view."""
     source = as_tensor(x)
-    perm = tuple(normalize_axis(a, source.ndim) for a in axes)
+    listed = axes if isinstance(axes, (list, tuple)) else (axes,)
+    perm = tuple(normalize_axis(a, source.ndim) for a in listed)
     if sorted(perm) != list(range(source.ndim)):
         raise ShapeError(
             f"permute_dims needs each of the {source.ndim} axes of {shape_text(source.shape)} "
@@ -96,7 +122,7 @@ def moveaxis(
 def _distinct(axes: int | Sequence[int], rank: int) -> list[int]:
     """The axes in their order, counted from the front."""
     normalize_axes(axes, rank)  # raises for repeats
-    listed = axes if isinstance(axes, Sequence) else (axes,)
+    listed = axes if isinstance(axes, (list, tuple)) else (axes,)
     return [normalize_axis(a, rank) for a in listed]
 
 
@@ -104,7 +130,7 @@ def _distinct(axes: int | Sequence[int], rank: int) -> list[int]:
 def expand_dims(x: Operand, /, axis: int | Sequence[int] = 0) -> Tensor:
     """`x` with a new axis of size 1 at each position `axis` of the result. A view."""
     source = as_tensor(x)
-    listed = axis if isinstance(axis, Sequence) else (axis,)
+    listed = axis if isinstance(axis, (list, tuple)) else (axis,)
     rank = source.ndim + len(listed)
     new = normalize_axes(listed, rank)
     sizes = iter(source.shape)
@@ -170,8 +196,13 @@ def concat(arrays: Sequence[Operand], /, axis: int | None = 0) -> Tensor:
     return apply("concat", *tensors, axis=normalize_axis(axis, tensors[0].ndim))
 
 
-def _promoted(name: str, arrays: Sequence[Operand]) -> list[Tensor]:
-    if len(arrays) == 0:
+def _promoted(name: str, arrays: Iterable[Operand]) -> list[Tensor]:
+    if not isinstance(arrays, Iterable) or isinstance(arrays, (str, bytes)):
+        raise DTypeError(
+            f"{name} needs a sequence of tensors, found {type(arrays).__name__} {arrays!r:.60}"
+        )
+    arrays = list(arrays)
+    if not arrays:
         raise ShapeError(f"{name} needs one operand or more, found none")
     return [as_tensor(t) for t in promote(*arrays)]
 
@@ -236,7 +267,7 @@ def roll(x: Operand, /, shift: int | Sequence[int], axis: Axis = None) -> Tensor
     if axis is None:
         total = sum(as_shape(shift))
         return reshape(roll(reshape(source, (-1,)), total, axis=0), source.shape)
-    axes = axis if isinstance(axis, Sequence) else (axis,)
+    axes = axis if isinstance(axis, (list, tuple)) else (axis,)
     shifts = as_shape(shift)
     if len(shifts) == 1:
         shifts = shifts * len(axes)
@@ -294,15 +325,25 @@ def pad(
     /,
     *,
     mode: str = "constant",
-    constant_values: bool | int | float = 0,
+    constant_values: Operand = 0,
 ) -> Tensor:
     """NumPy's pad with a constant: `pad_width` is one number, (before, after) for all axes, or a
-    pair for each axis. Raises ShapeError for negative widths, ArgumentError for other modes."""
+    pair for each axis. Raises ShapeError for negative widths and for a constant that is not of
+    rank 0, ArgumentError for other modes."""
     option("pad's mode", mode, ("constant",))
     source = as_tensor(x)
     pairs = _pad_pairs(pad_width, source.ndim)
     low, high = tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
-    return apply("pad", source, low=low, high=high, value=constant_values)
+    number = number_of(constant_values)
+    if number is not None:
+        return apply("pad", source, low=low, high=high, value=number)
+    value = as_operand(constant_values)  # known only at run time: a float argument, for one
+    if value.ndim:
+        raise ShapeError(f"pad's constant_values must be of rank 0, found {value.type}")
+    wide = apply("pad", source, low=low, high=high, value=0)
+    inside = apply("broadcast_to", constant(True, bool_), shape=source.shape)
+    kept = apply("pad", inside, low=low, high=high, value=False)
+    return apply("where", kept, wide, value.astype(source.dtype, copy=False))
 
 
 def _pad_pairs(pad_width: PadWidth, rank: int) -> list[tuple[int, int]]:

@@ -17,6 +17,8 @@ from treadle.tracer.api.arguments import (
     as_float_tensor,
     axes_of,
     axis_of,
+    flag,
+    real,
 )
 from treadle.tracer.execute import apply, reshape_view
 from treadle.tracer.promote import Operand, as_tensor
@@ -33,7 +35,7 @@ def sum(x: Operand, axis: Axis = None, dtype: object = None, keepdims: bool = Fa
     """The sum over axes; 0 for no elements. Bools and integers are summed in int64, unless
     `dtype` says otherwise."""
     found = _accumulator(x, dtype)
-    return apply("sum", found, axes=axes_of(found, axis), keepdims=bool(keepdims))
+    return apply("sum", found, axes=axes_of(found, axis), keepdims=flag("keepdims", keepdims))
 
 
 @array_function
@@ -41,14 +43,14 @@ def prod(x: Operand, axis: Axis = None, dtype: object = None, keepdims: bool = F
     """The product over axes; 1 for no elements. Bools and integers are multiplied in int64,
     unless `dtype` says otherwise."""
     found = _accumulator(x, dtype)
-    return apply("prod", found, axes=axes_of(found, axis), keepdims=bool(keepdims))
+    return apply("prod", found, axes=axes_of(found, axis), keepdims=flag("keepdims", keepdims))
 
 
 @array_function
 def mean(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over axes; NaN for no elements. Integers become float32."""
     found = as_float_tensor(x)
-    return apply("mean", found, axes=axes_of(found, axis), keepdims=bool(keepdims))
+    return apply("mean", found, axes=axes_of(found, axis), keepdims=flag("keepdims", keepdims))
 
 
 @array_function
@@ -57,7 +59,13 @@ def var(x: Operand, axis: Axis = None, correction: float = 0.0, keepdims: bool =
     `correction` (1: the unbiased estimate). Integers become float32."""
     found = as_float_tensor(x)
     axes = axes_of(found, axis)
-    return apply("var", found, axes=axes, correction=float(correction), keepdims=bool(keepdims))
+    return apply(
+        "var",
+        found,
+        axes=axes,
+        correction=real("correction", correction),
+        keepdims=flag("keepdims", keepdims),
+    )
 
 
 @array_function
@@ -73,7 +81,7 @@ def max(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     Raises ShapeError where there are no elements.
     """
     found = as_tensor(x)
-    return apply("max", found, axes=axes_of(found, axis), keepdims=bool(keepdims))
+    return apply("max", found, axes=axes_of(found, axis), keepdims=flag("keepdims", keepdims))
 
 
 @array_function
@@ -83,29 +91,29 @@ def min(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     Raises ShapeError where there are no elements.
     """
     found = as_tensor(x)
-    return apply("min", found, axes=axes_of(found, axis), keepdims=bool(keepdims))
+    return apply("min", found, axes=axes_of(found, axis), keepdims=flag("keepdims", keepdims))
 
 
 @array_function
 def any(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Whether some element over axes is true (a number: not 0); false for no elements."""
     found = as_bool(x)
-    return apply("any", found, axes=axes_of(found, axis), keepdims=bool(keepdims))
+    return apply("any", found, axes=axes_of(found, axis), keepdims=flag("keepdims", keepdims))
 
 
 @array_function
 def all(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Whether every element over axes is true (a number: not 0); true for no elements."""
     found = as_bool(x)
-    return apply("all", found, axes=axes_of(found, axis), keepdims=bool(keepdims))
+    return apply("all", found, axes=axes_of(found, axis), keepdims=flag("keepdims", keepdims))
 
 
 def _arg(op: str, x: Operand, axis: int | None, keepdims: bool) -> Tensor:
     found = as_tensor(x)
     if axis is not None:
-        return apply(op, found, axes=(axis_of(found, axis),), keepdims=bool(keepdims))
+        return apply(op, found, axes=(axis_of(found, axis),), keepdims=flag("keepdims", keepdims))
     flat = apply(op, reshape_view(found, (found.size,)), axes=(0,), keepdims=False)
-    return reshape_view(flat, (1,) * found.ndim) if keepdims else flat
+    return reshape_view(flat, (1,) * found.ndim) if flag("keepdims", keepdims) else flat
 
 
 @array_function
@@ -125,7 +133,7 @@ def argmin(x: Operand, axis: int | None = None, keepdims: bool = False) -> Tenso
 @array_function
 def count_nonzero(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """How many elements over axes are not 0, as int64."""
-    return sum(as_bool(x), axis, keepdims=bool(keepdims))
+    return sum(as_bool(x), axis, keepdims=keepdims)
 
 
 @array_function
@@ -141,7 +149,7 @@ def cumulative_sum(
     if axis is None and found.ndim != 1:
         raise ShapeError(f"cumulative_sum of a tensor of rank {found.ndim} needs an axis")
     along = axis_of(found, 0 if axis is None else axis)
-    if include_initial:
+    if flag("include_initial", include_initial):
         low = tuple(int(i == along) for i in range(found.ndim))
         found = apply("pad", found, low=low, high=(0,) * found.ndim, value=0)
     return apply("cumsum", found, axis=along)
