@@ -7,11 +7,13 @@ threads. The result of an in-place pair has its parameter's pointer. Data are ro
 to their element; only the workspace is aligned to 64 bytes. The entry returns 0, or the number of
 a fault site plus one.
 
-The workspace is the memory plan's block, followed by the kernels' scratch: as many bytes for each
-thread as the module says. So neither addresses nor the number of threads are in the code.
+The workspace is the memory plan's block, then the kernels' shared scratch, then their scratch for
+each thread, of as many bytes as the module says. So neither addresses nor the number of threads are
+in the code.
 
-A kernel is `void kernel(ptr ctx, i64 tile, i64 slot)`; `ctx` points to an array of pointers: its
-operands and results (of a `fused_table`: one table), the first thread's scratch, the fault record.
+A kernel is `void kernel(ptr ctx, i64 tile, i64 slot)`; `ctx` points to an array of pointers: the
+scratch that threads share, the first one's own scratch, the fault record, the pool, the number of
+threads, and then the kernel's operands and results (of a `fused_table`: one table).
 """
 
 from __future__ import annotations
@@ -24,12 +26,43 @@ from treadle.ir.memory import MemoryPlan, Place
 
 ENTRY = "treadle_entry"
 ENTRY_PARAMS: tuple[tuple[Type, str], ...] = ((PTR, "bufs"), (PTR, "fault"))
+CONTEXT_FIELDS = 5  # before the operands
 KERNEL_PARAMS: tuple[tuple[Type, str], ...] = ((PTR, "ctx"), (I64, "tile"), (I64, "slot"))
 
 
 def entry_function(module: Module) -> FunctionWriter:
     """The function that a call enters."""
     return module.function(ENTRY, I64, ENTRY_PARAMS)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The fields of a kernel's `ctx`, each loaded where it is asked for."""
+
+    w: FunctionWriter
+    base: Val
+
+    def address(self, field: int) -> Val:
+        return self.w.gep(self.base, field, PTR)
+
+    def _load(self, field: int, type: Type = PTR) -> Val:
+        return self.w.load(type, self.address(field), align=8)
+
+    def shared(self) -> Val:
+        return self._load(0)
+
+    def scratch(self) -> Val:
+        return self._load(1)
+
+    def fault(self) -> Val:
+        return self._load(2)
+
+    def pool(self) -> tuple[Val, Val]:
+        """The address of the pool's `parallel`, or null, and the number of threads."""
+        return self._load(3), self._load(4, I64)
+
+    def operand(self, number: int) -> Val:
+        return self._load(CONTEXT_FIELDS + number)
 
 
 @dataclass(slots=True)
@@ -70,6 +103,6 @@ class Buffers:
         return self.address(Place("workspace", 0, offset))
 
     def pool(self) -> tuple[Val, Val]:
-        """The address of the pool's `parallel`, or null, and the number of threads."""
+        """The address of the pool's `parallel`, or null; the number of threads, as a pointer."""
         last = self.slot(Place("workspace", 0))
-        return self.pointer(last + 1), self.w.cast("ptrtoint", self.pointer(last + 2), I64)
+        return self.pointer(last + 1), self.pointer(last + 2)

@@ -1,23 +1,17 @@
-"""Emits contractions: the blocked product of packed panels, and plain loops for small ones.
-
-The blocked product is one function for each dtype of a module; sizes, steps, block sizes and the
-register tile are its arguments, so that code does not grow with the number of products:
-
-    for each nc columns:  for each kc of k:   pack the right operand
-      for each mc rows:   pack the left operand
-        for each panel of columns, for each panel of rows:   tile (and edge)
-"""
+"""Emits contractions: loops around the blocked product of packed panels (`product`), and plain
+loops for small ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from treadle.codegen.emission import Emission
 from treadle.codegen.llvm import (
     I1,
     I8,
     I64,
-    PTR,
+    NULL,
     VOID,
     FunctionWriter,
     Type,
@@ -26,18 +20,32 @@ from treadle.codegen.llvm import (
     register_type,
     vec,
 )
-from treadle.codegen.plan_contract import Axis, ContractPlan, packing_offsets
-from treadle.codegen.tiles import edge_function, pack_function, tile_function, zero
-from treadle.ir.types import DType
+from treadle.codegen.loops import Number, Piece, clipped, tile_bounds
+from treadle.codegen.plan_contract import Axis, ContractPlan
+from treadle.codegen.product import Frame, new_frame, product_function
+from treadle.codegen.tiles import zero
 
 TRUE = int_const(1, I1)
 FALSE = int_const(0, I1)
 
 
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Where and on what a kernel runs: the packing memory that all threads share, this thread's
+    scratch and the bytes to the next one's; the tile; the pool (or null) with its threads."""
+
+    shared: Val
+    scratch: Val
+    room: int
+    tile: Val
+    pool: Val
+    threads: Val
+
+
 def emit_contract(
-    state: Emission, w: FunctionWriter, plan: ContractPlan, operands: Sequence[Val], scratch: Val
+    state: Emission, w: FunctionWriter, plan: ContractPlan, operands: Sequence[Val], at: Workplace
 ) -> None:
-    """The body of one contraction: `operands` are the addresses of left, right and result."""
+    """One tile of a contraction: `operands` are the addresses of left, right and result."""
     left, right, result = operands
     if plan.swapped:
         left, right = right, left
@@ -47,34 +55,57 @@ def emit_contract(
         return
     elem = register_type(plan.dtype)
 
-    def inner(a: Val, b: Val, c: Val) -> None:
-        if plan.kind == "simple":
-            _simple(w, plan, a, b, c, elem)
-        else:
-            _sums(w, plan, a, b, elem, lambda a, b, add: _product(state, w, plan, a, b, c, add,
-                                                                  scratch))  # fmt: skip
+    sizes = [x.size for x in plan.loops] + [plan.m.size]
+    bounds = tile_bounds(w, plan.tiling, sizes, at.tile)
+    spans = [bounds.get(n, (0, size)) for n, size in enumerate(sizes)]
+    if plan.kind == "simple":
+        _around(w, plan.loops, spans, (left, right, result), elem,
+                lambda a, b, c: _simple(w, plan, a, b, c, elem, spans[-1]))  # fmt: skip
+        return
+    name = product_function(state, plan.dtype)
+    frame = _frame(state, w, plan, at)
+    pool, threads = (at.pool, at.threads) if plan.spread else (NULL, w.int(1))
 
-    _around(w, plan.loops, (left, right, result), elem, inner)
+    def product(a: Val, b: Val, add: Val) -> None:
+        frame.set("a", a)
+        frame.set("b", b)
+        frame.set("add", w.cast("zext", add, I64))
+        w.call(name, VOID, [frame.base, pool, threads])
+
+    def products(a: Val, b: Val, c: Val) -> None:
+        frame.set("c", c)
+        _sums(w, plan, a, b, elem, product)
+
+    _around(w, plan.loops, spans, (left, right, result), elem, products)
+
+
+def _frame(state: Emission, w: FunctionWriter, plan: ContractPlan, at: Workplace) -> Frame:
+    """Packing memory is shared where the threads work on one product, each one's own else."""
+    if plan.spread:
+        return new_frame(state, w, plan, at.shared, at.scratch, at.room)
+    edge = plan.own - plan.edge_bytes
+    return new_frame(state, w, plan, at.scratch, w.gep(at.scratch, edge), 0)
 
 
 def _around(
     w: FunctionWriter,
     loops: Sequence[Axis],
+    spans: Sequence[tuple[Number, Number]],
     bases: tuple[Val, Val, Val],
     elem: Type,
     body: Callable[[Val, Val, Val], None],
 ) -> None:
-    """`body` within `loops`, given the addresses where left, right and result begin."""
+    """`body` within the spans of `loops`, given where left, right and result begin."""
     if not loops:
         body(*bases)
         return
-    axis = loops[0]
-    with w.loop(0, axis.size, label="around") as i:
+    axis, (first, last) = loops[0], spans[0]
+    with w.loop(first, last, label="around") as i:
         moved = tuple(
             w.gep(base, w.mul(i, step), elem) if step else base
             for base, step in zip(bases, (axis.a, axis.b, axis.c), strict=True)
         )
-        _around(w, loops[1:], (moved[0], moved[1], moved[2]), elem, body)
+        _around(w, loops[1:], spans[1:], (moved[0], moved[1], moved[2]), elem, body)
 
 
 def _sums(
@@ -99,143 +130,30 @@ def _sums(
     level(plan.sums, a, b, FALSE)
 
 
-# --- the blocked product ---------------------------------------------------------------------
-
-
-def _product(
-    state: Emission, w: FunctionWriter, plan: ContractPlan, a: Val, b: Val, c: Val, add: Val,
-    scratch: Val,
-) -> None:  # fmt: skip
-    name = f"product_{plan.dtype.short}"
-    state.once(name, lambda name: _write_product(state, name, plan.dtype))
-    tile = Val(f"@{tile_function(state, plan.dtype, plan.mr, plan.nr)}", PTR)
-    width = state.target.lanes(plan.dtype)
-    offsets = packing_offsets(plan.mr, plan.nr, plan.mc, plan.nc, plan.kc, width, plan.dtype)
-    m, n, k = plan.m, plan.n, plan.k
-    numbers = (
-        m.size, n.size, k.size, m.a, k.a, k.b, n.b, m.c, n.c, plan.mc, plan.nc, plan.kc,
-        plan.mr, plan.nr,
-    )  # fmt: skip
-    packed = [w.gep(scratch, o) for o in offsets]
-    args = [
-        a,
-        b,
-        c,
-        *packed,
-        tile,
-        *(w.int(x) for x in numbers),
-        int_const(int(plan.direct), I1),
-        add,
-    ]
-    w.call(name, VOID, args)
-
-
-_NUMBERS = ("m", "n", "k", "a_m", "a_k", "b_k", "b_n", "c_m", "c_n", "mc", "nc", "kc",
-            "mr", "nr")  # fmt: skip
-
-
-def _write_product(state: Emission, name: str, dtype: DType) -> None:
-    pointers = ("a", "b", "c", "left", "right", "edge", "tile")
-    params: list[tuple[Type, str]] = [(PTR, p) for p in pointers]
-    params += [(I64, x) for x in _NUMBERS]
-    params += [(I1, "direct"), (I1, "add")]
-    w = state.module.function(name, VOID, params, internal=True)
-    _Product(state, w, dtype).write()
-    w.ret()
-
-
-class _Product:
-    """Writes the loops over blocks and panels."""
-
-    def __init__(self, state: Emission, w: FunctionWriter, dtype: DType) -> None:
-        self.w = w
-        self.elem = register_type(dtype)
-        self.edge_name = edge_function(state, dtype)
-        self.pack_name = pack_function(state, dtype)
-        (self.a, self.b, self.c, self.left, self.right, self.edge, self.tile, *numbers) = w.args
-        (self.m, self.n, self.k, self.a_m, self.a_k, self.b_k, self.b_n, self.c_m, self.c_n,
-         self.mc, self.nc, self.kc, self.mr, self.nr, self.direct, self.add) = numbers  # fmt: skip
-
-    def _at(self, base: Val, *offsets: tuple[Val, Val]) -> Val:
-        for index, step in offsets:
-            base = self.w.gep(base, self.w.mul(index, step), self.elem)
-        return base
-
-    def _blocks(self, total: Val, size: Val) -> Val:
-        """How many blocks of `size` cover `total`."""
-        w = self.w
-        return w.sdiv(w.sub(w.add(total, size), 1), size)
-
-    def write(self) -> None:
-        w = self.w
-        with w.loop(0, self._blocks(self.n, self.nc), label="jc") as j:
-            jc = w.mul(j, self.nc)
-            nn = w.binary("llvm.smin", w.sub(self.n, jc), self.nc)
-            with w.loop(0, self._blocks(self.k, self.kc), label="pc") as p:
-                pc = w.mul(p, self.kc)
-                kk = w.binary("llvm.smin", w.sub(self.k, pc), self.kc)
-                add = w.or_(self.add, w.icmp("sgt", p, 0))
-                self._right_block(jc, nn, pc, kk, add)
-
-    def _right_block(self, jc: Val, nn: Val, pc: Val, kk: Val, add: Val) -> None:
-        w = self.w
-        b = self._at(self.b, (pc, self.b_k), (jc, self.b_n))
-        whole = w.mul(w.sdiv(nn, self.nr), self.nr)
-        direct = w.select(self.direct, whole, 0)
-        w.call(
-            self.pack_name,
-            VOID,
-            [self._at(b, (direct, self.b_n)), self._at(self.right, (direct, kk)),
-             w.sub(nn, direct), kk, self.b_n, self.b_k,
-             self.nr],
-        )  # fmt: skip
-        with w.loop(0, self._blocks(self.m, self.mc), label="ic") as i:
-            ic = w.mul(i, self.mc)
-            mm = w.binary("llvm.smin", w.sub(self.m, ic), self.mc)
-            a = self._at(self.a, (ic, self.a_m), (pc, self.a_k))
-            pack = [a, self.left, mm, kk, self.a_m, self.a_k, self.mr]
-            w.call(self.pack_name, VOID, pack)
-            c = self._at(self.c, (ic, self.c_m), (jc, self.c_n))
-            self._panels(b, c, mm, nn, kk, direct, add)
-
-    def _panels(self, b: Val, c: Val, mm: Val, nn: Val, kk: Val, direct: Val, add: Val) -> None:
-        w = self.w
-        with w.loop(0, self._blocks(nn, self.nr), label="jr") as j:
-            jb = w.mul(j, self.nr)
-            columns = w.binary("llvm.smin", w.sub(nn, jb), self.nr)
-            in_place = w.icmp("slt", jb, direct)
-            right = w.select(in_place, self._at(b, (jb, self.b_n)), self._at(self.right, (jb, kk)))
-            step = w.select(in_place, self.b_k, self.nr)
-            full = w.and_(w.icmp("eq", columns, self.nr), w.icmp("eq", self.c_n, 1))
-            with w.loop(0, self._blocks(mm, self.mr), label="ir") as i:
-                ib = w.mul(i, self.mr)
-                rows = w.binary("llvm.smin", w.sub(mm, ib), self.mr)
-                here = self._at(c, (ib, self.c_m), (jb, self.c_n))
-                inside = w.and_(full, w.icmp("eq", rows, self.mr))
-                args = [
-                    self._at(self.left, (ib, kk)), right, step,
-                    w.select(inside, here, self.edge), w.select(inside, self.c_m, self.nr), kk,
-                    w.and_(inside, add),
-                ]  # fmt: skip
-                w.effect(f"call void {self.tile.ref}({', '.join(map(str, args))})")
-                with w.if_(w.not_(inside), "over"):
-                    edge = [self.edge, self.nr, here, rows, columns, self.c_m, self.c_n, add]
-                    w.call(self.edge_name, VOID, edge)
-
-
 # --- plain loops -----------------------------------------------------------------------------
 
 _ROWS = 4
 
 
-def _simple(w: FunctionWriter, plan: ContractPlan, a: Val, b: Val, c: Val, elem: Type) -> None:
+def _simple(
+    w: FunctionWriter,
+    plan: ContractPlan,
+    a: Val,
+    b: Val,
+    c: Val,
+    elem: Type,
+    span: tuple[Number, Number],
+) -> None:
     """Plain loops: rows, vectors of columns, and a sum in registers. Any numeric dtype."""
-    rows = _ROWS if plan.m.size >= _ROWS else 1
-    whole = plan.m.size // rows * rows
-    for first, last, step in ((0, whole, rows), (whole, plan.m.size, 1)):
-        if first == last:
+    size, rows = plan.m.size, _ROWS if plan.m.size >= _ROWS else 1
+    whole = size // rows * rows
+    for piece in (Piece(0, whole, 1, rows, False, size), Piece(whole, size, 1, 1, False, size)):
+        if piece.is_empty:
             continue
-        with w.loop(first, last, step, "row") as i:
+        if isinstance(span[0], Val):
+            piece = clipped(w, piece, *span)
+        step = piece.step
+        with w.loop(piece.start, piece.stop, step, "row") as i:
             at_a = _moved(w, a, i, plan.m.a, elem)
             at_c = _moved(w, c, i, plan.m.c, elem)
             _simple_columns(w, plan, (at_a, b, at_c), step, elem)

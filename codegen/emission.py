@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from treadle.codegen.llvm import FunctionWriter, Module
+from treadle.codegen.llvm import I1, I64, PTR, VOID, FunctionWriter, Module, Type, Val
 from treadle.codegen.target import Target
 from treadle.ir.graph import Loc
 
@@ -57,3 +57,27 @@ class Emission:
         if name != w.name:
             self.module.drop(w)
         return name
+
+
+def run_tiles(
+    state: Emission, w: FunctionWriter, pool: Val, fn: Val, ctx: Val, tiles: Val, threads: Val
+) -> None:
+    """`fn(ctx, tile, slot)` for all tiles: on the pool, or here where `pool` is null."""
+    name = state.once("run_tiles", lambda name: _write_run_tiles(state, name))
+    w.call(name, VOID, [pool, fn, ctx, tiles, threads])
+
+
+def _write_run_tiles(state: Emission, name: str) -> None:
+    params: list[tuple[Type, str]] = [(PTR, "pool"), (PTR, "fn"), (PTR, "ctx")]
+    params += [(I64, "tiles"), (I64, "threads")]
+    w = state.module.function(name, VOID, params, internal=True)
+    pool, fn, ctx, tiles, threads = w.args
+    shared, alone = w.new_block("shared"), w.new_block("alone")
+    w.cond_br(w.inst(I1, f"icmp eq {pool}, null"), alone, shared)
+    w.start(shared)
+    w.effect(f"call void {pool.ref}({fn}, {ctx}, {tiles}, {threads})")
+    w.ret()
+    w.start(alone)
+    with w.loop(0, tiles, label="tile") as tile:
+        w.effect(f"call void {fn.ref}({ctx}, {tile}, i64 0)")
+    w.ret()

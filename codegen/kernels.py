@@ -11,17 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from treadle.codegen.abi import KERNEL_PARAMS
+from treadle.codegen.abi import KERNEL_PARAMS, Context
 from treadle.codegen.check import emit_check
-from treadle.codegen.contract import emit_contract
+from treadle.codegen.contract import Workplace, emit_contract
 from treadle.codegen.emission import Emission
 from treadle.codegen.faults import can_fault, keep_fault, own_record
 from treadle.codegen.fused import emit_fused
 from treadle.codegen.llvm import I64, PTR, VOID, FunctionWriter, Val
+from treadle.codegen.loops import tile_bounds
 from treadle.codegen.plan import KernelPlan, TablePlan, region_of
 from treadle.codegen.plan_contract import ContractPlan
 from treadle.codegen.plan_fused import FusedPlan
-from treadle.codegen.plan_tiles import Tiling
 from treadle.codegen.regions import Region
 from treadle.codegen.scope import RegionCode
 from treadle.codegen.sequential import Addresses, emit_sequential
@@ -39,20 +39,21 @@ def emit_kernel(
     w = state.module.function(plan.name, VOID, KERNEL_PARAMS, internal=True)
     sites = len(state.faults)
     ctx, tile, slot = w.args
-    count = operand_count(instr, plan)
-    *addresses, scratch, shared = (
-        w.load(PTR, w.gep(ctx, n, PTR), align=8) for n in range(count + 2)
-    )
+    fields = Context(w, ctx)
+    addresses = [fields.operand(n) for n in range(operand_count(instr, plan))]
+    scratch = fields.scratch()
     if plan.scratch and plan.tiles > 1:
         scratch = w.gep(scratch, w.mul(slot, room))
     in_tiles = plan.tiles > 1 and can_fault(instr)
+    shared = fields.fault()
     fault = own_record(w) if in_tiles else shared
     if isinstance(plan.body, TablePlan):
         _table(state, w, instr, plan.body, addresses[0], scratch, fault, tile)
     elif isinstance(plan.body, FusedPlan):
         _fused(state, w, instr, plan.body, addresses, scratch, fault, tile)
     elif isinstance(plan.body, ContractPlan):
-        emit_contract(state, w, plan.body, addresses, scratch)
+        where = Workplace(fields.shared(), scratch, room, tile, *fields.pool())
+        emit_contract(state, w, plan.body, addresses, where)
     elif plan.body.op == "check":
         emit_check(state, w, instr, addresses[0], addresses[1], fault)
     else:
@@ -77,23 +78,8 @@ def _fused(
 ) -> None:
     region = region_of(instr)
     sizes = tuple(d.size if isinstance(d.size, int) else 0 for d in plan.dims)
-    bounds = _bounds(w, plan.tiling, sizes, tile)
+    bounds = tile_bounds(w, plan.tiling, sizes, tile)
     emit_fused(_code(state, w, region, plan, addresses, scratch, fault, sizes, bounds))
-
-
-def _bounds(
-    w: FunctionWriter, tiling: Tiling, sizes: tuple[int, ...], tile: Val
-) -> dict[int, tuple[Val, Val]]:
-    """Where a tile begins and ends along the loops that are cut."""
-    found: dict[int, tuple[Val, Val]] = {}
-    for dim in reversed(range(len(sizes))):
-        count, block = tiling.counts[dim], tiling.blocks[dim]
-        if count == 1:
-            continue
-        first = w.mul(w.urem(tile, count), block)
-        found[dim] = first, w.binary("llvm.smin", w.add(first, block), sizes[dim])
-        tile = w.udiv(tile, count)
-    return found
 
 
 def _code(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from treadle.codegen.llvm import FunctionWriter, Val, int_const
 from treadle.codegen.plan_fused import Tail
+from treadle.codegen.plan_tiles import Tiling
 
 Number = int | Val
 Body = Callable[[Number, "Val | None", Sequence[Val]], Sequence[Val]]
@@ -53,6 +54,21 @@ def clipped(w: FunctionWriter, piece: Piece, start: Number, stop: Number) -> Pie
         first = w.binary("llvm.smax", _val(piece.start), start)
     last = w.binary("llvm.smin", _val(piece.stop), stop)
     return replace(piece, start=first, stop=last)
+
+
+def tile_bounds(
+    w: FunctionWriter, tiling: Tiling, sizes: Sequence[int], tile: Val
+) -> dict[int, tuple[Val, Val]]:
+    """Where a tile begins and ends along the loops that are cut."""
+    found: dict[int, tuple[Val, Val]] = {}
+    for dim in reversed(range(len(tiling.counts))):
+        count, block = tiling.counts[dim], tiling.blocks[dim]
+        if count == 1:
+            continue
+        first = w.mul(w.urem(tile, count), block)
+        found[dim] = first, w.binary("llvm.smin", w.add(first, block), sizes[dim])
+        tile = w.udiv(tile, count)
+    return found
 
 
 def _val(x: Number) -> Val:

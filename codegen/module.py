@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from treadle.codegen.abi import ENTRY, Buffers, entry_function
-from treadle.codegen.emission import Emission, FaultSite
+from treadle.codegen.abi import CONTEXT_FIELDS, ENTRY, Buffers, Context, entry_function
+from treadle.codegen.emission import Emission, FaultSite, run_tiles
 from treadle.codegen.faults import step_record
 from treadle.codegen.kernels import emit_kernel, operand_count, table_columns, table_rows
 from treadle.codegen.llvm import I1, I64, PTR, VOID, FunctionWriter, Module, Val, int_const
@@ -63,10 +63,11 @@ def emit_module(
         calls.check()
     calls.copies()
     w.ret(0)
-    parallel = any(k.tiles > 1 for k in plan.kernels)
+    parallel = any(k.parallel for k in plan.kernels)
+    workspace = calls.scratch_at + plan.shared
     text = str(state.module)
     faults = tuple(state.faults)
-    return Emitted(text, ENTRY, calls.scratch_at, plan.scratch, parallel, constants, faults)
+    return Emitted(text, ENTRY, workspace, plan.scratch, parallel, constants, faults)
 
 
 def _constants(fn: Function, memory: MemoryPlan) -> tuple[ArrayData, ...]:
@@ -76,23 +77,6 @@ def _constants(fn: Function, memory: MemoryPlan) -> tuple[ArrayData, ...]:
         if instr.op.name == "const" and instr.result in memory.places:
             found[memory.places[instr.result].index] = cast(Any, instr.attrs).data
     return tuple(found[n] for n in range(len(found)))
-
-
-def _write_run_tiles(state: Emission, name: str) -> None:
-    """`run_tiles(pool, kernel, ctx, tiles, threads)`: all tiles, on the pool where there is one."""
-    params = [(PTR, "pool"), (PTR, "kernel"), (PTR, "ctx"), (I64, "tiles"), (I64, "threads")]
-    w = state.module.function(name, VOID, params, internal=True)
-    pool, kernel, ctx, tiles, threads = w.args
-    shared, alone = w.new_block("shared"), w.new_block("alone")
-    is_null = w.inst(I1, f"icmp eq {pool}, null")
-    w.cond_br(is_null, alone, shared)
-    w.start(shared)
-    w.effect(f"call void {pool.ref}({kernel}, {ctx}, {tiles}, {threads})")
-    w.ret()
-    w.start(alone)
-    with w.loop(0, tiles, label="tile") as tile:
-        w.effect(f"call void {kernel.ref}({ctx}, {tile}, i64 0)")
-    w.ret()
 
 
 class _Calls:
@@ -113,8 +97,12 @@ class _Calls:
         self.fault = step_record(w)
         # One context serves all kernels: the next is filled when every tile of the last is done.
         most = max((operand_count(fn.instrs[k.instr], k) for k in plan.kernels), default=0)
-        self.ctx = w.alloca(PTR, most + 2)
-        self.slots = [w.gep(self.ctx, n, PTR) for n in range(most + 2)]
+        self.ctx = Context(w, w.alloca(PTR, CONTEXT_FIELDS + most))
+        shared = buffers.workspace(self.scratch_at)
+        own = buffers.workspace(self.scratch_at + plan.shared)
+        for n, field in enumerate((shared, own, self.fault, *buffers.pool())):
+            w.store(field, self.ctx.address(n), align=8)
+        self.slots = [self.ctx.address(CONTEXT_FIELDS + n) for n in range(most)]
 
     def check(self) -> bool:
         """Return at once where a fault is recorded."""
@@ -140,20 +128,18 @@ class _Calls:
         name = emit_kernel(self.state, instr, kernel, self.memory.places, self.plan.scratch)
         lines = ", ".join(str(x) for x in kernel.lines)
         w.comment(f"{kernel.name}" + (f": {lines}" if lines else ""))
-        scratch = self.buffers.workspace(self.scratch_at)
         if isinstance(kernel.body, TablePlan):
             operands: Sequence[Val] = [self._table(instr, kernel.body)]
         else:
             operands = [self._address(v) for v in (*instr.args, *instr.results)]
-        for slot, address in zip(self.slots, (*operands, scratch, self.fault), strict=False):
+        for slot, address in zip(self.slots, operands, strict=False):
             w.store(address, slot, align=8)
         if kernel.tiles == 1:
-            w.call(name, VOID, [self.ctx, w.int(0), w.int(0)])
+            w.call(name, VOID, [self.ctx.base, w.int(0), w.int(0)])
             return
-        run = self.state.once("run_tiles", lambda name: _write_run_tiles(self.state, name))
-        pool, threads = self.buffers.pool()
-        args = [pool, Val(f"@{name}", PTR), self.ctx, w.int(kernel.tiles), threads]
-        w.call(run, VOID, args)
+        fn, tiles = Val(f"@{name}", PTR), w.int(kernel.tiles)
+        pool, threads = self.ctx.pool()
+        run_tiles(self.state, w, pool, fn, self.ctx.base, tiles, threads)
 
     def _table(self, instr: Instr, plan: TablePlan) -> Val:
         """The table on the stack: for each instance its length, its place in the line of all of

@@ -77,15 +77,25 @@ class KernelPlan:
     @property
     def tiles(self) -> int:
         """The pieces that may run at a time."""
-        if isinstance(self.body, FusedPlan):
+        if isinstance(self.body, (FusedPlan, ContractPlan)):
             return self.body.tiling.count
         return self.body.tiles if isinstance(self.body, TablePlan) else 1
+
+    @property
+    def parallel(self) -> bool:
+        """Whether more than one thread can be of use."""
+        return self.tiles > 1 or (isinstance(self.body, ContractPlan) and self.body.spread)
+
+    @property
+    def shared(self) -> int:
+        """Bytes of workspace that the kernel uses for itself, whatever the threads."""
+        return self.body.shared if isinstance(self.body, ContractPlan) else 0
 
     @property
     def scratch(self) -> int:
         """Bytes of workspace that each thread uses for itself."""
         if isinstance(self.body, ContractPlan):
-            return self.body.workspace
+            return self.body.own
         return self.body.scratch if isinstance(self.body, FusedPlan) else 0
 
     def __str__(self) -> str:
@@ -95,14 +105,18 @@ class KernelPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All kernels of a function in order, and the bytes of scratch that each thread needs."""
+    """All kernels of a function in order; bytes of scratch that each thread needs, and that all
+    of them share."""
 
     target: Target
     kernels: tuple[KernelPlan, ...]
     scratch: int
+    shared: int
 
     def __str__(self) -> str:
-        head = f"target {self.target}, {self.scratch} bytes of scratch a thread"
+        head = (
+            f"target {self.target}, {self.shared} bytes of shared scratch, {self.scratch} a thread"
+        )
         return "\n".join([head, *map(str, self.kernels)]) + "\n"
 
 
@@ -120,7 +134,8 @@ def plan_function(fn: Function, memory: MemoryPlan, target: Target) -> Plan:
         name = f"k{len(kernels)}_{_hint(instr)}"
         kernels.append(KernelPlan(number, name, body, _lines(instr)))
     scratch = max((-(-k.scratch // _ALIGN) * _ALIGN for k in kernels), default=0)
-    return Plan(target, tuple(kernels), scratch)
+    shared = max((-(-k.shared // _ALIGN) * _ALIGN for k in kernels), default=0)
+    return Plan(target, tuple(kernels), scratch, shared)
 
 
 def _plan_instr(

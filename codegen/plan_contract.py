@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import Final, Literal
 
+from treadle.codegen.plan_tiles import GRAIN, Tiling, tiles_for, tiling, whole
 from treadle.codegen.target import Target
 from treadle.ir.types import DType, TensorType
 
 ALIGN: Final = 64
+_ROWS: Final = 4096  # rows of the left operand that are packed at a time
 _SMALL: Final = 8192  # products below which packing costs more than it saves
 _L2_PANEL: Final = 192 << 10  # bytes of the packed left block: a part of the L2 cache
 _NC: Final = 2048
@@ -43,15 +45,42 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocks:
+    """How a packed product is cut: `rows` x `kc` and `kc` x `nc` are packed at a time, in pieces of
+    `bm` rows and `bn` columns; `bm` x `bn` of the result is a tile."""
+
+    rows: int
+    nc: int
+    kc: int
+    bm: int
+    bn: int
+
+    def __str__(self) -> str:
+        return f"blocks m {self.rows} n {self.nc} k {self.kc}, pieces of {self.bm} x {self.bn}"
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Where things lie in the memory for packing: bytes of the right block's start and of both
+    blocks; elements from one group of left panels to the next."""
+
+    right: int
+    total: int
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
 class ContractPlan:
     """One contraction.
 
     `swapped`: the tiled left operand is the instruction's second one. `loops` run around the
     product of m x k and k x n; `sums` are summed letters besides k, whose products are added to
     the result. `kind`: `zero` (an empty sum), `simple` (plain loops, any dtype), `packed`
-    (register tiles of `mr` x `nr`, blocks of `mc` x `kc` and `kc` x `nc` packed into `workspace`
-    bytes; `direct`: whole panels of the right operand are read where they lie). `lanes`: vector
-    width along n.
+    (register tiles of `mr` x `nr`; `direct`: whole panels of the right operand are read where they
+    lie). `lanes`: vector width along n.
+
+    `tiling` cuts `loops` (and m, of `simple`) into tiles; or `spread` says that each product runs
+    in tiles. `shared`: bytes of packing that all threads share; `own`: bytes that each one needs.
     """
 
     dtype: DType
@@ -65,12 +94,18 @@ class ContractPlan:
     lanes: int
     mr: int
     nr: int
-    mc: int
-    nc: int
-    kc: int
+    blocks: Blocks
     direct: bool
-    workspace: int
     size: int
+    tiling: Tiling
+    spread: bool
+    shared: int
+    own: int
+
+    @property
+    def edge_bytes(self) -> int:
+        """Bytes of one tile, for the result's edges."""
+        return _up(self.mr * self.nr * self.dtype.itemsize, ALIGN)
 
     def __str__(self) -> str:
         shape = f"{self.m.size} x {self.k.size} by {self.k.size} x {self.n.size}"
@@ -83,10 +118,12 @@ class ContractPlan:
         if self.kind == "packed":
             how = "read in place" if self.direct else "packed"
             text += (
-                f", tiles {self.mr} x {self.nr}, blocks m {self.mc} n {self.nc} k {self.kc}, "
-                f"right operand {how}, {self.workspace} bytes of packing"
+                f", registers {self.mr} x {self.nr}, {self.blocks}, right operand {how}, "
+                f"{self.shared or self.own} bytes of packing"
             )
-        return text
+        if self.spread:
+            return f"{text}; each product in tiles (some {self.tiling.work} cycles, grain {GRAIN})"
+        return f"{text}; {self.tiling}"
 
 
 def plan_contract(
@@ -112,36 +149,71 @@ def plan_contract(
     lanes = width if dtype.itemsize >= 4 and n.c == 1 and n.b == 1 else 1
     while lanes > 1 and lanes > n.size:
         lanes //= 2
-    mr, vectors, mc, nc, kc, direct, workspace = 1, 1, 0, 0, 0, False, 0
-    if kind == "packed":
-        mr, vectors = _tile(m.size, n.size, target, width, used)
-        used.add((mr, vectors))
-        nr = vectors * width
-        kc = _even(k.size, 320 if dtype.itemsize == 4 else 224)
-        mc = min(_up(m.size, mr), max(_L2_PANEL // (kc * dtype.itemsize) // mr, 1) * mr)
-        nc = min(_up(n.size, nr), _NC)
-        direct = n.b == 1 and m.size <= 4 * max(mr, 8)
-        workspace = packing_bytes(mr, nr, mc, nc, kc, width, dtype)
+    around = prod(x.size for x in (*loops, *sums))
+    if kind != "packed":
+        work = around * m.size * n.size * k.size // max(lanes, 1)
+        sizes = (*(x.size for x in loops), m.size)
+        cut = whole(sizes, 0) if kind == "zero" else tiling(sizes, (*[1] * len(loops), 4), work)
+        return ContractPlan(
+            dtype, kind, swapped, loops, sums, m, n, k, lanes, 1, width, Blocks(0, 0, 0, 0, 0),
+            False, size, cut, False, 0, 0,
+        )  # fmt: skip
+    mr, vectors = _tile(m.size, n.size, target, width, used)
+    used.add((mr, vectors))
+    nr = vectors * width
+    direct = n.b == 1 and m.size <= 4 * max(mr, 8)
+    each = m.size * n.size * k.size // (2 * width) + m.size * k.size + n.size * k.size
+    cut = tiling([x.size for x in loops], [1] * len(loops), around * each)
+    spread = cut.count < 4 and tiles_for(each) > 1
+    if spread:
+        cut = whole([x.size for x in loops], around * each)
+    kc = _even(k.size, 320 if dtype.itemsize == 4 else 224)
+    blocks = _blocks(m.size, n.size, kc, mr, nr, dtype, tiles_for(each) if spread else 1)
+    edge = _up(mr * nr * dtype.itemsize, ALIGN)
+    packed = packing(blocks, mr, nr, width, dtype).total
     return ContractPlan(
-        dtype, kind, swapped, loops, sums, m, n, k, lanes, mr, vectors * width, mc, nc, kc,
-        direct, workspace, size,
+        dtype, kind, swapped, loops, sums, m, n, k, lanes, mr, nr, blocks, direct, size, cut,
+        spread, packed if spread else 0, edge if spread else packed + edge,
     )  # fmt: skip
 
 
-def packing_bytes(mr: int, nr: int, mc: int, nc: int, kc: int, width: int, dtype: DType) -> int:
-    """Bytes of the left block, the right block and one tile; a left panel's last store may run
-    over by a vector."""
-    *_, tile = packing_offsets(mr, nr, mc, nc, kc, width, dtype)
-    return tile + _up(mr * nr * dtype.itemsize, ALIGN)
+def packing(blocks: Blocks, mr: int, nr: int, width: int, dtype: DType) -> Packing:
+    """The left block in groups of `bm` rows, whose last store may run over by a vector, then the
+    right block."""
+    group = blocks.bm * blocks.kc + max(width, ALIGN // dtype.itemsize)
+    right = _up(-(-blocks.rows // blocks.bm) * group * dtype.itemsize, ALIGN)
+    columns = _up((_up(blocks.nc, nr) * blocks.kc + width) * dtype.itemsize, ALIGN)
+    return Packing(right, right + columns, group)
 
 
-def packing_offsets(
-    mr: int, nr: int, mc: int, nc: int, kc: int, width: int, dtype: DType
-) -> tuple[int, int, int]:
-    """Where the left block, the right block and the tile for the result's edges begin."""
-    left = _up((_up(mc, mr) * kc + width) * dtype.itemsize, ALIGN)
-    right = _up((_up(nc, nr) * kc + width) * dtype.itemsize, ALIGN)
-    return 0, left, left + right
+def _blocks(m: int, n: int, kc: int, mr: int, nr: int, dtype: DType, tiles: int) -> Blocks:
+    """Blocks, and pieces of them: at least `tiles`, of which 2, 4 or 8 threads get like shares;
+    rows of a piece fit the L2 cache. Larger pieces use what they have read more often."""
+    rows, nc = min(_up(m, mr), _ROWS // mr * mr), min(_up(n, nr), _NC)
+    down, across = -(-min(m, rows) // mr), -(-min(n, nc) // nr)
+    most = max(_L2_PANEL // (kc * dtype.itemsize) // mr, 1)
+    best: tuple[float, int, int] | None = None
+    for count_m in _counts(down):
+        bm = -(-down // count_m)
+        if bm > most and bm > 1:
+            continue
+        for count_n in _counts(across):
+            bn = -(-across // count_n)
+            found = -(-down // bm) * -(-across // bn)
+            idle = sum(-(-found // p) * p * bm * bn / (down * across) for p in (1, 2, 4, 8)) / 4
+            few = 1.0 if found >= tiles else tiles / found
+            cost = idle * (1 + 0.2 / bm + 0.1 / bn) * few
+            if best is None or cost < best[0]:
+                best = cost, bm, bn
+    assert best is not None
+    _, bm, bn = best
+    return Blocks(rows, nc, kc, bm * mr, bn * nr)
+
+
+def _counts(units: int) -> list[int]:
+    """Numbers of pieces worth trying: small ones, then powers of two and what lies between."""
+    tried = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+    return [c for c in tried if c <= units]
 
 
 def _is_small(m: Axis, n: Axis, k: Axis) -> bool:

@@ -130,4 +130,4 @@ def test_the_plan_names_tiles_and_blocks() -> None:
     native = compiled(function_of(CONTRACT, CONTRACT.attrs(spec="mk,kn->mn"), (x, x)))  # type: ignore[call-arg]
     plan = plan_of(native)
     assert plan.kind == "packed"
-    assert f"tiles {plan.mr} x {plan.nr}" in str(native.plan)
+    assert f"registers {plan.mr} x {plan.nr}" in str(native.plan)
