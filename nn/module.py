@@ -11,6 +11,7 @@ from treadle.nn.parameter import Parameter
 from treadle.tracer import api
 from treadle.tracer.modes import no_grad
 from treadle.tracer.tensor import Tensor
+from treadle.tracer.traceback import leaving
 
 
 class Module:
@@ -31,7 +32,11 @@ class Module:
         raise TreadleError(f"{type(self).__name__} does not define forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        try:
+            return self.forward(*args, **kwargs)
+        except BaseException as error:
+            leaving(error)
+            raise
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, (Parameter, Module)) and "training" not in self.__dict__:

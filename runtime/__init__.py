@@ -9,7 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from treadle.ir.graph import Function
+from treadle.runtime.knobs import explains, full_tracebacks
 from treadle.tracer.backend import CompileOptions, register_compiler
+from treadle.tracer.jit import set_explain
+from treadle.tracer.traceback import set_traceback
 
 if TYPE_CHECKING:
     from treadle.runtime.executable import NativeExecutable
@@ -25,3 +28,5 @@ class _OnFirstUse:
 
 
 register_compiler(_OnFirstUse())
+set_traceback("full" if full_tracebacks() else "user")
+set_explain(explains())

@@ -25,6 +25,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("TREADLE_TARGET", "host, sse2, avx2, avx512 or neon: the code's target", "host"),
     Knob("TREADLE_VERIFY", "levels: verify at changes of level; all: after every pass", "levels"),
     Knob("TREADLE_NUM_THREADS", "threads of compiled functions; empty: the usable cores", ""),
+    Knob("TREADLE_TRACEBACK", "full: tracebacks show Treadle's own frames; user: not", "user"),
     Knob("TREADLE_EXPLAIN", "1: a line on stderr for each recompilation; 0: none", "1"),
 )
 _BY_NAME = {k.variable: k for k in KNOBS}
@@ -58,6 +59,11 @@ def verify_mode() -> VerifyMode:
 
 def target_name() -> str:
     return read("TREADLE_TARGET")
+
+
+def full_tracebacks() -> bool:
+    """Whether tracebacks show Treadle's own frames."""
+    return read("TREADLE_TRACEBACK") == "full"
 
 
 def explains() -> bool:

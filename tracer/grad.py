@@ -28,6 +28,7 @@ from treadle.tracer.modes import enable_grad, modes, no_grad
 from treadle.tracer.promote import as_operand, number_of, weak_constant
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.trace import Trace, reached_from
+from treadle.tracer.traceback import leaving
 
 Argnums = int | Sequence[int]
 
@@ -47,7 +48,11 @@ def grad(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) ->
 
     @functools.wraps(fn)
     def gradient(*args: Any, **kwargs: Any) -> Any:
-        value, grads = both(*args, **kwargs)
+        try:
+            value, grads = both(*args, **kwargs)
+        except BaseException as error:
+            leaving(error)
+            raise
         return (grads, value[1]) if has_aux else grads
 
     return gradient
@@ -62,23 +67,37 @@ def value_and_grad(
 
     @functools.wraps(fn)
     def evaluated(*args: Any, **kwargs: Any) -> Any:
-        with located_errors():
-            arguments = _Arguments(args, argnums)
-        level = _level(arguments.tensors)
         try:
-            with enable_grad():
-                out = fn(*arguments.replaced(level.variables), **kwargs)
-            with located_errors():
-                value, aux = _split(out, has_aux)
-                grads = level.gradients(value)
-        finally:
-            level.close()
-        result = level.settled(value)
-        if has_aux:
-            result = (result, pytree.tree_map(level.settled, aux))
-        return result, arguments.like([level.settled(g) for g in grads])
+            return _evaluated(fn, args, kwargs, argnums, has_aux)
+        except BaseException as error:
+            leaving(error)
+            raise
 
     return evaluated
+
+
+def _evaluated(
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    argnums: Argnums,
+    has_aux: bool,
+) -> Any:
+    with located_errors():
+        arguments = _Arguments(args, argnums)
+    level = _level(arguments.tensors)
+    try:
+        with enable_grad():
+            out = fn(*arguments.replaced(level.variables), **kwargs)
+        with located_errors():
+            value, aux = _split(out, has_aux)
+            grads = level.gradients(value)
+    finally:
+        level.close()
+    result = level.settled(value)
+    if has_aux:
+        result = (result, pytree.tree_map(level.settled, aux))
+    return result, arguments.like([level.settled(g) for g in grads])
 
 
 class _Arguments:

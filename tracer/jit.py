@@ -36,6 +36,7 @@ from treadle.tracer.signature import Difference, Parameters, describe, differenc
 from treadle.tracer.specialization import Specialization
 from treadle.tracer.tape import edge_of
 from treadle.tracer.tensor import Tensor
+from treadle.tracer.traceback import leaving
 
 Check = Literal["eager"] | None
 MAX_SPECIALIZATIONS = 16
@@ -157,18 +158,22 @@ class Jitted:
         return f"<jit {self.__name__}, {len(self.specializations)} specializations>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if modes.trace is not None or _switches.disabled:
-            return self.__wrapped__(*args, **kwargs)
-        roots = self._parameters.bind(args, kwargs)
-        fitting = self._fitting(roots)
-        if fitting is None:
-            return self._first_call(args, kwargs, roots)
-        spec, found = fitting
-        if spec.tracked and any(_depends_on_variable(found[n]) for n in spec.tracked):
-            return self.__wrapped__(*args, **kwargs)
-        if self.specializations[0] is not spec:  # the one used last is tried first
-            self._prefer(spec)
-        return spec.call(found)
+        try:
+            if modes.trace is not None or _switches.disabled:
+                return self.__wrapped__(*args, **kwargs)
+            roots = self._parameters.bind(args, kwargs)
+            fitting = self._fitting(roots)
+            if fitting is None:
+                return self._first_call(args, kwargs, roots)
+            spec, found = fitting
+            if spec.tracked and any(_depends_on_variable(found[n]) for n in spec.tracked):
+                return self.__wrapped__(*args, **kwargs)
+            if self.specializations[0] is not spec:  # the one used last is tried first
+                self._prefer(spec)
+            return spec.call(found)
+        except BaseException as error:
+            leaving(error)
+            raise
 
     def _fitting(self, roots: Sequence[Any]) -> tuple[Specialization, list[Any]] | None:
         """The specialization whose guard holds, and what it fetched."""
@@ -334,7 +339,11 @@ class BoundJitted:
         self.__wrapped__ = MethodType(jitted.__wrapped__, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.__func__(self.__self__, *args, **kwargs)
+        try:
+            return self.__func__(self.__self__, *args, **kwargs)
+        except BaseException as error:
+            leaving(error)
+            raise
 
     def __repr__(self) -> str:
         return f"<bound {self.__func__!r} of {self.__self__!r:.60}>"

@@ -32,15 +32,20 @@ def _inside(filename: str) -> bool:
     return path.startswith(_INSIDE) or Path(path).parent == _ROOT / "treadle"
 
 
+def is_inside(filename: str) -> bool:
+    """Whether code of that file is Treadle's, not the user's."""
+    inside = _is_inside.get(filename)
+    if inside is None:
+        inside = _is_inside[filename] = _inside(filename)
+    return inside
+
+
 def user_location() -> Loc | None:
     """File and line of the nearest caller outside of the package; None if there is none."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         filename = frame.f_code.co_filename
-        inside = _is_inside.get(filename)
-        if inside is None:
-            inside = _is_inside[filename] = _inside(filename)
-        if not inside:
+        if not is_inside(filename):
             return Loc(filename, frame.f_lineno)
         frame = frame.f_back
     return None

@@ -25,6 +25,7 @@ import treadle.runtime as _runtime  # registers the compiler
 from treadle import nn, optim
 from treadle.ir.errors import (
     ArgumentError,
+    CheckError,
     CompileError,
     DTypeError,
     GradientError,
@@ -56,9 +57,11 @@ from treadle.tracer.grad import grad, value_and_grad
 from treadle.tracer.jit import Jitted, disable_jit, jit, set_explain
 from treadle.tracer.modes import enable_grad, is_grad_enabled, no_grad
 from treadle.tracer.tensor import Tensor
+from treadle.tracer.traceback import open_doors as _open_doors, opened as _opened, set_traceback
 
 __all__ = [
     "ArgumentError",
+    "CheckError",
     "CompileError",
     "DType",
     "DTypeError",
@@ -89,9 +92,15 @@ __all__ = [
     "no_grad",
     "optim",
     "set_explain",
+    "set_traceback",
     "tensor",
     "uint8",
     "uint32",
     "value_and_grad",
 ]
 __all__ += api.__all__
+
+# What users call leaves Treadle's own frames out of tracebacks.
+globals().update(_opened({name: globals()[name] for name in __all__}))
+for _class in Tensor.__mro__[:-1]:
+    _open_doors(_class, besides=("__init__", "__hash__", "array", "detach"))

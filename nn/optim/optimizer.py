@@ -20,6 +20,7 @@ from treadle.tracer.errors import located, located_errors
 from treadle.tracer.modes import no_grad
 from treadle.tracer.promote import number_of
 from treadle.tracer.tensor import Tensor
+from treadle.tracer.traceback import leaving
 
 State = dict[str, Any]
 _TERMS = ("momentum", "dampening", "weight_decay")  # a step leaves these out where they are zero
@@ -133,14 +134,21 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient, in place."""
-        with no_grad():
-            for group in self.param_groups:
-                ready = [p for p in group["params"] if p.grad is not None]
-                self._count(group, ready)
-                for param in ready:
-                    grad = param.grad
-                    assert grad is not None
-                    self.update(param, grad, group, self.state[param])
+        try:
+            with no_grad():
+                for group in self.param_groups:
+                    self._step(group)
+        except BaseException as error:
+            leaving(error)
+            raise
+
+    def _step(self, group: Group) -> None:
+        ready = [p for p in group["params"] if p.grad is not None]
+        self._count(group, ready)
+        for param in ready:
+            grad = param.grad
+            assert grad is not None
+            self.update(param, grad, group, self.state[param])
 
     def _count(self, group: Group, ready: list[Tensor]) -> None:
         """Add one to the step counts of `ready`.

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from functools import wraps
 from typing import Final, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
-from treadle.ir.errors import ArgumentError, DTypeError, TreadleError
+from treadle.ir.errors import ArgumentError, DTypeError
 from treadle.ir.types import bool_, float32, int64, normalize_axes, normalize_axis
-from treadle.tracer.errors import located
 from treadle.tracer.execute import apply
 from treadle.tracer.promote import as_operand, as_tensor, number_of, promote
 from treadle.tracer.tensor import Tensor
+from treadle.tracer.traceback import door
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,17 +27,8 @@ Axis: TypeAlias = "int | Sequence[int] | None"
 
 
 def array_function(fn: Callable[P, R]) -> Callable[P, R]:
-    """`fn`, whose errors end with the user's line."""
-
-    @wraps(fn)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return fn(*args, **kwargs)
-        except TreadleError as error:
-            located(error)
-            raise
-
-    return call
+    """`fn`, whose errors end with the user's line and leave without Treadle's frames."""
+    return door(fn)
 
 
 def as_float(x: object) -> Tensor:
