@@ -17,6 +17,7 @@ from treadle.tracer.api.creation import (
     zeros,
     zeros_like,
 )
+from treadle.tracer.api.effects import check, debug_print
 from treadle.tracer.api.elementwise import (
     abs,
     add,
@@ -78,7 +79,6 @@ from treadle.tracer.api.elementwise import (
     trunc,
     where,
 )
-from treadle.tracer.api.effects import check, debug_print
 from treadle.tracer.api.functional import (
     cross_entropy,
     gelu,
