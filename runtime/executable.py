@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from treadle.runtime.blocks import aligned_block, blocks
 from treadle.runtime.native import NativeCode
 from treadle.runtime.outcome import failure, printed_texts, show
 from treadle.runtime.stages import Compilation
@@ -17,7 +18,6 @@ from treadle.runtime.threads import get_num_threads, pool
 
 Array = npt.NDArray[Any]
 
-_ALIGN = 64
 # In CPython a PyArrayObject's `data` pointer follows the object header. Reading it there costs a
 # seventh of `array.ctypes.data`; where the layout is another one, the slow way is taken.
 _DATA_OFFSET = 2 * ctypes.sizeof(ctypes.c_void_p)
@@ -38,13 +38,6 @@ def _slow_pointer(array: Array) -> int | None:
 
 
 data_pointer = _fast_pointer if _layout_is_known() else _slow_pointer
-
-
-def aligned_block(nbytes: int) -> Array:
-    """A block of bytes that starts at a multiple of 64."""
-    raw = np.empty(nbytes + _ALIGN, np.uint8)
-    skip = -raw.ctypes.data % _ALIGN
-    return raw[skip : skip + nbytes]
 
 
 class NativeExecutable:
@@ -84,7 +77,7 @@ class NativeExecutable:
 
     def _run(self, arrays: Sequence[Array], threads: int | None) -> list[Array]:
         count = (threads or get_num_threads()) if self._parallel else 1
-        outs = [arrays[r] if isinstance(r, int) else np.empty(r[0], r[1]) for r in self._results]
+        outs = [arrays[r] if isinstance(r, int) else blocks.empty(*r) for r in self._results]
         mine = self._block_lock.acquire(blocking=False)
         try:
             self._call(arrays, outs, self._workspace(mine, count), count)

@@ -1,0 +1,108 @@
+"""Memory for large results, kept for the next ones when the last array that looks into it dies.
+
+A fresh block of 64 MiB costs 3 ms of page faults, more than computing what goes into it. So a
+result of `LARGE` bytes or more lies in a block of its own that comes back here when no array uses
+it any more, and the next result of about that size takes it. Blocks have a few sizes for each power
+of two (the pages beyond the end of an array are never touched). At most `MOST_KEPT` bytes wait
+here, the latest ones: what came back first is given back to the system first.
+
+A block comes back when its `_Owner` dies, the object at the end of the arrays' chain of `base`.
+That may happen at any time, on any thread, even while the same thread holds the lock of the free
+list; hence it appends to a deque, which is emptied by whoever gets the lock without waiting.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+ALIGN: Final = 64
+LARGE: Final = 1 << 20
+MOST_KEPT: Final = 256 << 20
+
+
+def aligned_block(nbytes: int) -> Array:
+    """A block of bytes that starts at a multiple of 64."""
+    raw = np.empty(nbytes + ALIGN, np.uint8)
+    skip = -raw.ctypes.data % ALIGN
+    return raw[skip : skip + nbytes]
+
+
+class _Owner:
+    """Holds a block for the arrays in it; its death is theirs."""
+
+    __slots__ = ("__array_interface__", "_block", "_home")
+
+    def __init__(self, block: Array, home: Blocks) -> None:
+        self._block, self._home = block, home
+        self.__array_interface__ = block.__array_interface__
+
+    def __del__(self) -> None:
+        self._home.take_back(self._block)
+
+
+class Blocks:
+    """A free list. May be used from several threads."""
+
+    def __init__(self, most_kept: int = MOST_KEPT) -> None:
+        self._most = most_kept
+        self._returned: deque[Array] = deque()
+        self._free: list[Array] = []  # the longest waiting first
+        self._lock = threading.Lock()
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """An uninitialised array; its data are aligned to 64 bytes where it is large."""
+        count = 1
+        for size in shape:
+            count *= size
+        nbytes = count * dtype.itemsize
+        if nbytes < LARGE:
+            return np.empty(shape, dtype)
+        owner = _Owner(self._block(_rounded(nbytes)), self)
+        return np.asarray(owner)[:nbytes].view(dtype).reshape(shape)
+
+    def take_back(self, block: Array) -> None:
+        """Keep a block that no array looks into any more."""
+        self._returned.append(block)
+        self._settle()
+
+    def kept(self) -> int:
+        """Bytes that wait for their next use."""
+        self._settle()
+        return sum(b.nbytes for b in self._free)
+
+    def _block(self, nbytes: int) -> Array:
+        """The block of that size that was used last, or a fresh one."""
+        found = None
+        with self._lock:
+            places = [n for n, b in enumerate(self._free) if b.nbytes == nbytes]
+            if places:
+                found = self._free.pop(places[-1])
+        self._settle()
+        return aligned_block(nbytes) if found is None else found
+
+    def _settle(self) -> None:
+        """Put in order what has come back; to be called whenever the lock has been released."""
+        while self._returned and self._lock.acquire(blocking=False):
+            try:
+                while self._returned:
+                    self._free.append(self._returned.popleft())
+                while sum(b.nbytes for b in self._free) > self._most:
+                    self._free.pop(0)
+            finally:
+                self._lock.release()
+
+
+def _rounded(nbytes: int) -> int:
+    """The size of the block for so many bytes: less than a quarter more."""
+    step = 1 << max((nbytes - 1).bit_length() - 3, 0)
+    return -(-nbytes // step) * step
+
+
+blocks: Final = Blocks()
