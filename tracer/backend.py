@@ -37,9 +37,10 @@ class Executable(Protocol):
     @property
     def compile_seconds(self) -> float: ...
 
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
+    def run(self, arrays: Sequence[Array], threads: int | None = None) -> list[Array]:
         """One array a parameter, C-contiguous and of its type, in the Function's order; returns
         one array a result. The result of an in-place pair is the parameter's array itself.
+        `threads`: how many to use, where that is asked for.
         Raises IndexFault, with every array as before the call, where the run found a fault."""
         ...
 

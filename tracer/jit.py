@@ -77,6 +77,7 @@ def jit(
     max_specializations: int = ...,
     reassociate: bool = ...,
     contract: bool = ...,
+    threads: int | None = ...,
 ) -> Jitted: ...
 @overload
 def jit(
@@ -86,6 +87,7 @@ def jit(
     max_specializations: int = ...,
     reassociate: bool = ...,
     contract: bool = ...,
+    threads: int | None = ...,
 ) -> Callable[[Callable[..., Any]], Jitted]: ...
 def jit(
     fn: Callable[..., Any] | None = None,
@@ -94,6 +96,7 @@ def jit(
     max_specializations: int = MAX_SPECIALIZATIONS,
     reassociate: bool = False,
     contract: bool = False,
+    threads: int | None = None,
 ) -> Jitted | Callable[[Callable[..., Any]], Jitted]:
     """Compile `fn`, a function, method, lambda or callable object; also `@jit` and `@jit(...)`.
 
@@ -104,24 +107,27 @@ def jit(
 
     `check="eager"` runs `fn` eagerly as well at each new specialization and compares.
     `max_specializations`: tracing more than so many raises TraceError. `reassociate`, `contract`:
-    let the compiler reorder float sums, and fuse multiply with add.
+    let the compiler reorder float sums, and fuse multiply with add. `threads`: run on so many
+    (1 to 256), whatever holds elsewhere; results do not depend on it.
     """
     if fn is None:
         return functools.partial(
             jit, check=check, max_specializations=max_specializations,
-            reassociate=reassociate, contract=contract,
+            reassociate=reassociate, contract=contract, threads=threads,
         )  # fmt: skip
     if check not in (None, "eager"):
         raise ValueError(f'check must be None or "eager", found {check!r}')
+    if threads is not None and not 1 <= threads <= 256:
+        raise ValueError(f"threads must be from 1 to 256, found {threads!r}")
     if isinstance(fn, (staticmethod, classmethod)):
         inner = jit(
             fn.__func__, check=check, max_specializations=max_specializations,
-            reassociate=reassociate, contract=contract,
+            reassociate=reassociate, contract=contract, threads=threads,
         )  # fmt: skip
         return type(fn)(inner)  # a descriptor, for a class's body
     if isinstance(fn, Jitted):
         fn = fn.__wrapped__
-    return Jitted(fn, CompileOptions(reassociate, contract), max_specializations, check)
+    return Jitted(fn, CompileOptions(reassociate, contract), max_specializations, check, threads)
 
 
 class Jitted:
@@ -131,7 +137,12 @@ class Jitted:
     __wrapped__: Callable[..., Any]
 
     def __init__(
-        self, fn: Callable[..., Any], options: CompileOptions, limit: int, check: Check
+        self,
+        fn: Callable[..., Any],
+        options: CompileOptions,
+        limit: int,
+        check: Check,
+        threads: int | None,
     ) -> None:
         if not callable(fn):
             raise TypeError(f"jit expects a function, found {type(fn).__name__} {fn!r:.60}")
@@ -146,6 +157,7 @@ class Jitted:
         self.options = options
         self.limit = limit
         self.check = check
+        self.threads = threads
         self.specializations: list[Specialization] = []
         self._parameters = Parameters(fn)
         self._lock = threading.RLock()
@@ -230,7 +242,7 @@ class Jitted:
         recording = self._record(roots)
         self._explain(recording)
         executable = compiler().compile(recording.function, self.options)
-        spec = Specialization(recording, executable, self.options, modes.grad)
+        spec = Specialization(recording, executable, self.options, modes.grad, self.threads)
         self.specializations = [spec, *self.specializations]
         return spec
 

@@ -57,6 +57,7 @@ class Pullback:
     def __init__(self, recording: Recording, tracked: Sequence[int], spent: Sequence[int]) -> None:
         self.function = recording.function
         self.options = CompileOptions()
+        self.threads: int | None = None
         self.tracked = tracked
         self.spent = spent
         outputs: list[FreshTensor] = [recording.fresh[n] for n in tracked]
@@ -106,7 +107,7 @@ class Pullback:
             executable = self.executable()
             for param, _ in executable.in_place:
                 arrays[param] = arrays[param].copy()
-            return [Tensor(Cell.of(out)) for out in executable.run(arrays)]
+            return [Tensor(Cell.of(out)) for out in executable.run(arrays, self.threads)]
 
         return pull
 

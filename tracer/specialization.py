@@ -29,12 +29,18 @@ class Specialization:
     """A recording, compiled. `match(roots)` gives what `call` needs, or None."""
 
     def __init__(
-        self, recording: Recording, executable: Executable, options: CompileOptions, grad_mode: bool
+        self,
+        recording: Recording,
+        executable: Executable,
+        options: CompileOptions,
+        grad_mode: bool,
+        threads: int | None = None,
     ) -> None:
         self.function = recording.function
         self.executable = executable
         self.options = options
         self.grad_mode = grad_mode
+        self.threads = threads
         self.match: Match = compile_guard(recording.plan)
         self.facts: Facts = describe(recording.plan)
         self.hits = 0
@@ -51,6 +57,8 @@ class Specialization:
         self._grads = recording.grads
         self._bindings = recording.bindings
         self._pull = pullback.plan(recording)
+        if self._pull is not None:
+            self._pull.threads = threads
         self._types = tuple(value.type for value in self.function.outputs)
         self._copied = self._unsafe_parameters()
 
@@ -82,7 +90,7 @@ class Specialization:
         if self._pull is not None:
             saved = self._pull.save(found, self._sources, arrays)
         self._own_in_place(found, arrays, bool(saved))
-        outs = self.executable.run(arrays)
+        outs = self.executable.run(arrays, self.threads)
         self._write_back(found, outs)
         fresh = self._tensors(outs)
         if self._pull is not None:

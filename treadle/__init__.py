@@ -49,6 +49,7 @@ from treadle.ir.types import (
     uint32,
 )
 from treadle.nn.init import manual_seed
+from treadle.runtime.threads import get_num_threads, num_threads, set_num_threads
 from treadle.tracer import api
 from treadle.tracer.api import *  # noqa: F403  the array functions
 from treadle.tracer.create import tensor
@@ -82,6 +83,7 @@ __all__ = [
     "enable_grad",
     "float32",
     "float64",
+    "get_num_threads",
     "grad",
     "int32",
     "int64",
@@ -90,8 +92,10 @@ __all__ = [
     "manual_seed",
     "nn",
     "no_grad",
+    "num_threads",
     "optim",
     "set_explain",
+    "set_num_threads",
     "set_traceback",
     "tensor",
     "uint8",

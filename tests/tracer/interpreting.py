@@ -36,7 +36,9 @@ class Interpreted:
             and fn.params[params[r.path]].value.type == r.value.type
         )  # fmt: skip
 
-    def run(self, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def run(
+        self, arrays: Sequence[npt.NDArray[Any]], threads: int | None = None
+    ) -> list[npt.NDArray[Any]]:
         for array, param in zip(arrays, self.traced.params, strict=True):
             assert array.flags.c_contiguous
             assert array.dtype == param.value.type.dtype.dtype

@@ -570,7 +570,7 @@ def test_check_eager_compares_results_and_state() -> None:
 def test_check_eager_finds_a_miscompiled_program(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Interpreted.run
     monkeypatch.setattr(
-        Interpreted, "run", lambda self, arrays: [o + 1 for o in right(self, arrays)]
+        Interpreted, "run", lambda self, arrays, threads: [o + 1 for o in right(self, arrays)]
     )
     with pytest.raises(treadle.TraceError, match="the result differs from the eager result by"):
         jit(lambda x: x * 2, check="eager")(f32(1))
