@@ -93,9 +93,11 @@ class Saved:
 
 
 class Node:
-    """One recorded op. `edges` has one entry an operand, None where no gradient flows."""
+    """One recorded op. `edges` has one entry an operand, None where no gradient flows; `row`
+    counts the operations of this line that lie one behind the other, this one included."""
 
-    __slots__ = ("args", "attrs", "edges", "freed", "loc", "op", "outs", "pull", "sequence")
+    __slots__ = ("args", "attrs", "edges", "freed", "loc", "op", "outs", "pull", "row",
+                 "sequence")  # fmt: skip
 
     def __init__(
         self,
@@ -115,6 +117,11 @@ class Node:
         self.pull = pull
         self.freed = False
         self.sequence = next(_sequence)
+        self.row = 1 + max([_row(e[0], loc) for e in self.edges if e is not None], default=0)
+        if self.row in _LOOKED_AT:
+            from treadle.tracer.growth import look_at  # seldom
+
+            look_at(self)
 
     def free(self) -> None:
         """Let go of the saved values: a backward pass has used them."""
@@ -126,6 +133,14 @@ class Node:
     def name(self) -> str:
         """The op's name, for messages."""
         return self.op.name if self.op is not None else "a compiled call"
+
+
+# How long rows are looked at: see `treadle.tracer.growth`.
+_LOOKED_AT = frozenset({100, 1_000, 5_000})
+
+
+def _row(node: AnyNode, loc: Loc | None) -> int:
+    return node.row if isinstance(node, Node) and node.loc == loc else 0
 
 
 Edge: TypeAlias = tuple[Node | History, int]
