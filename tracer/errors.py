@@ -70,12 +70,12 @@ def leak_error(tensor: Tensor, made_at: Loc | None, where: str) -> TreadleError:
     """A tensor that was made in one trace is used `where`."""
     from treadle.tracer.holders import held_by  # searches all objects: for errors only
 
-    at = f" at {made_at}" if made_at is not None else ""
+    at = f", made at {made_at}," if made_at is not None else ""
     holders = held_by(tensor)
     kept = f"; what holds it is {holders}" if holders else ""
     return located(
         TraceError(
-            f"a traced tensor, {tensor.type}, made{at}, is used {where}: it has no value there"
+            f"a traced tensor, {tensor.type}{at} is used {where}: it has no value there"
             f"{kept}; return it from the jitted function, or assign it to an attribute of an "
             "object that the function reaches through its arguments, its closure or globals"
         )

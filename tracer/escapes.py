@@ -7,19 +7,23 @@ storage afterwards where they shared it inside.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import copy
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from treadle.ir.errors import TraceError
 from treadle.ir.graph import Result, Value
 from treadle.ir.types import TensorType
 from treadle.tracer import pytree
 from treadle.tracer.cell import Cell
-from treadle.tracer.errors import leak_error, unreachable_error
+from treadle.tracer.errors import leak_error, located, unreachable_error
 from treadle.tracer.history import History
-from treadle.tracer.items import SCALARS, Item, Tree
+from treadle.tracer.items import SCALARS, VALUES, Item, Tree, slot_names
 from treadle.tracer.recipes import (
     Assembled,
     Constant,
@@ -28,6 +32,7 @@ from treadle.tracer.recipes import (
     Known,
     Number,
     Recipe,
+    Remade,
     ViewOf,
 )  # fmt: skip
 from treadle.tracer.tensor import Tensor
@@ -132,10 +137,44 @@ class Escapes:
             return Known(self.positions.of(item))
         if isinstance(value, np.ndarray):
             return CopyOf(np.array(value))
-        hidden = _traced_inside(value)
+        if isinstance(value, Iterator):
+            raise located(
+                TraceError(
+                    f"{path} is {_kind_of(value)} that the jitted function makes; each call would "
+                    "go on with the same one: return or assign a list"
+                )
+            )
+        hidden, known = self._inside(value)
         if hidden is not None:
-            raise leak_error(hidden, hidden.cell.made_at, f"inside {path}, {_kind_of(value)}")
-        return Constant(value)
+            raise leak_error(
+                hidden,
+                hidden.cell.made_at,
+                f"inside {path}, {_kind_of(value)} (return or assign tensors, containers or "
+                "dataclasses of them)",
+            )
+        if not _is_mutable(value):
+            return Constant(value)
+        return Remade(value, {old: self.positions.of(item) for old, item in known.items()})
+
+    def _inside(self, value: Any) -> tuple[Tensor | None, dict[int, Item]]:
+        """A tensor that an object made by the function keeps, within reason; and, by id, the
+        objects that were there before and that it leads to."""
+        stack, seen = [value], {id(value)}
+        known: dict[int, Item] = {}
+        while stack and len(seen) < 10_000:
+            here = stack.pop()
+            item = self._item(here)
+            if item is not None:
+                known[id(here)] = item
+            if item is not None or isinstance(here, (type, ModuleType)):
+                continue
+            if isinstance(here, Tensor):
+                return here, {}
+            for child in _inside(here):
+                if id(child) not in seen and type(child) not in SCALARS:
+                    seen.add(id(child))
+                    stack.append(child)
+        return None, known
 
     # --- tensors -----------------------------------------------------------------------------
 
@@ -203,23 +242,20 @@ class Escapes:
 def _kind_of(value: Any) -> str:
     name = type(value).__name__
     article = "an" if name[:1].lower() in "aeiou" else "a"
-    return f"{article} {name} (return or assign tensors, containers or dataclasses of them)"
+    return f"{article} {name}"
 
 
-def _traced_inside(value: Any) -> Tensor | None:
-    """A traced tensor that an object keeps, within reason."""
-    stack, seen = [value], {id(value)}
-    while stack and len(seen) < 10_000:
-        here = stack.pop()
-        if isinstance(here, Tensor):
-            if here.cell.home is not None:
-                return here
-            continue
-        for child in _inside(here):
-            if id(child) not in seen and type(child) not in SCALARS:
-                seen.add(id(child))
-                stack.append(child)
-    return None
+def _is_mutable(value: Any) -> bool:
+    """Whether a caller could change the object that it gets."""
+    if isinstance(
+        value, (*VALUES, type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
+    ):
+        return False
+    try:
+        copied = copy.deepcopy(value)
+    except Exception:  # a lock, a file: whatever its class refuses; it stays the one it is
+        return False
+    return copied is not value
 
 
 def _inside(value: Any) -> list[Any]:
@@ -227,7 +263,12 @@ def _inside(value: Any) -> list[Any]:
         return list(value.values())
     if isinstance(value, (list, tuple, set, frozenset)):
         return list(value)
-    found = list(getattr(value, "__dict__", {}).values()) if not isinstance(value, type) else []
+    found = list(getattr(value, "__dict__", {}).values())
+    if isinstance(value, functools.partial):
+        found += [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, MethodType):
+        found.append(value.__self__)
+    found += [getattr(value, name) for name in slot_names(type(value)) if hasattr(value, name)]
     for cell in getattr(value, "__closure__", None) or ():
         try:
             found.append(cell.cell_contents)

@@ -7,115 +7,64 @@ tensors and arrays as state, guards the rest, and compares the containers before
 
 The walk is iterative and takes each object once; a second way to it is an `alias`. Functions are
 followed into their closure, defaults, and the globals that their code names; objects into their
-attributes and, for methods that some code names, into their class. A plain value (a number, a
-string, nested lists of these) that is an attribute of an object counts only if some reached code
-spells its name, so that bookkeeping which the traced function never sees is not guarded.
+attributes and, for methods that some code names, into their class. Objects of any class are walked
+into, whoever defined it, unless they are known to be immutable or to act on the outside only. An
+attribute of a user's object that holds a plain value (a number, a string, nested lists of these)
+counts only if some reached code spells its name, so that bookkeeping which the traced function
+never sees is not guarded.
 """
 
 from __future__ import annotations
 
 import functools
+import io
+import random
 import sys
-from collections import deque
+import threading
+import types
+import weakref
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from enum import Enum
-from types import (
-    BuiltinFunctionType,
-    FunctionType,
-    GetSetDescriptorType,
-    MemberDescriptorType,
-    MethodType,
-    ModuleType,
-)
+from types import BuiltinFunctionType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any, Final
 
 import numpy as np
 
-from treadle.ir.errors import TraceError
 from treadle.tracer.items import (
-    LIMIT,
     MANY,
     MISSING,
     SCALARS,
-    VALUES,
     Item,
     Kind,
     Step,
     Tree,
     is_jitted,
     is_plain,
+    is_value,
     slot_names,
 )  # fmt: skip
-from treadle.tracer.names import is_treadle, is_user_module, names_in
+from treadle.tracer.names import (
+    holds_values,
+    is_user_class,
+    reads_attributes,
+)  # fmt: skip
 from treadle.tracer.pytree import container_of
 from treadle.tracer.tensor import Tensor
+from treadle.tracer.walk import Reads
+from treadle.tracer.walk_code import CodeWalk
 
-_NOT_CALLED: Final = frozenset(
-    {"__repr__", "__str__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__"}
-    | {"__del__", "__init_subclass__", "__class_getitem__", "__copy__", "__deepcopy__"}
-)
+_GENERATORS: Final = (np.random.Generator, np.random.RandomState, random.Random)
+# Classes without code in Python that reads attributes of their instances.
+_NAMESPACES: Final = frozenset({("types", "SimpleNamespace"), ("argparse", "Namespace")})
+_NEUTRAL_BASES: Final = frozenset({"abc", "typing", "enum", "builtins", "contextlib", "numpy"})
+# Immutable classes that a user's class may derive from: how their part of the value prints.
+_BASES: Final = (int, float, complex, str, bytes)
 
 
-class _Walk:
-    """The state of one walk."""
-
-    def __init__(self, home: str | None) -> None:
-        self.tree = Tree()
-        self.home = home  # the module whose globals are written without a prefix
-        self.queue: deque[tuple[Any, Item | None, Step, str, bool, bool]] = deque()
-        self.names: set[str] = set()
-        self.everything = False
-        self.waiting: dict[str, list[Callable[[], None]]] = {}
-        self.namespaces: dict[int, Item] = {}
-        self.entries: set[tuple[int, str]] = set()
-        self.classes: set[type] = set()
-        self.keys: dict[str, Any] = {}
-
-    # --- the loop ----------------------------------------------------------------------------
-
-    def later(
-        self, value: Any, parent: Item | None, step: Step, path: str,
-        argument: bool = False, guarded: bool = True,
-    ) -> None:  # fmt: skip
-        self.queue.append((value, parent, step, path, argument, guarded))
-
-    def run(self) -> Tree:
-        while self.queue:
-            self.visit(*self.queue.popleft())
-        if self.keys:
-            for item in self.tree.items:
-                item.path = self.with_keys(item.path)
-        return self.tree
-
-    def key_text(self, key: Any) -> str:
-        """A dictionary's key as the user would write it; for an object, a mark that is replaced
-        by its path at the end, when that is known."""
-        if type(key) in SCALARS or isinstance(key, (tuple, Enum)):
-            return repr(key)
-        self.keys[f"\0{id(key)}\0"] = key
-        return f"\0{id(key)}\0"
-
-    def with_keys(self, path: str) -> str:
-        for mark, key in self.keys.items() if "\0" in path else ():
-            known = self.tree.by_id.get(id(key))
-            path = path.replace(mark, known.path if known is not None else type(key).__name__)
-        return path
-
-    def add(
-        self, parent: Item | None, step: Step, path: str, kind: Kind, value: Any,
-        argument: bool = False, guarded: bool = True,
-    ) -> Item:  # fmt: skip
-        items = self.tree.items
-        if len(items) >= LIMIT:
-            raise TraceError(
-                f"the jitted function reaches more than {LIMIT} values (the last one at {path}); "
-                "pass what it needs as arguments, or keep large Python structures out of its reach"
-            )
-        item = Item(len(items), parent, step, path, kind, value, argument, None, guarded)
-        items.append(item)
-        if parent is not None:
-            parent.children.append(item)
-        return item
+class _Walk(CodeWalk):
+    """The part of the walk that looks into objects."""
 
     def visit(
         self, value: Any, parent: Item | None, step: Step, path: str, argument: bool, guarded: bool
@@ -124,9 +73,11 @@ class _Walk:
         if argument and (cls is float or isinstance(value, np.floating)):
             self.add(parent, step, path, "input", value, argument)
             return
-        if cls in SCALARS or isinstance(value, VALUES):
+        if cls in SCALARS or is_value(value):
             kind: Kind = "scalar" if cls in SCALARS else "value"
-            self.add(parent, step, path, kind, value, guarded=guarded)
+            item = self.add(parent, step, path, kind, value, guarded=guarded)
+            if isinstance(value, Enum):
+                self.member(item, value)
             return
         if isinstance(value, Tensor):
             self.tensor(value, parent, step, path, argument)
@@ -139,31 +90,33 @@ class _Walk:
             self.add(parent, step, path, "alias", value, argument, guarded).of = first
             return
         item = self.add(parent, step, path, "same", value, argument, guarded)
-        if cls is not tuple:  # equal constant tuples are one object or several, as it happens
+        if cls not in (tuple, frozenset):  # equal constants are one object or several
             self.tree.by_id[id(value)] = item
         item.kind = self.open(item, value, cls)
 
     def open(self, item: Item, value: Any, cls: type[Any]) -> Kind:
         """The kind of a thing with an identity; what is inside of it is visited later."""
         if isinstance(value, np.ndarray):
-            return "array"
+            return self.array(item, value)
         if isinstance(value, FunctionType):
             return self.function(item, value)
         if isinstance(value, MethodType):
-            return self.parts(
-                item, "method", {"__self__": value.__self__, "__func__": value.__func__}
-            )
+            return self.parts(item, value, "method", "__self__", "__func__")
         if isinstance(value, functools.partial):
-            inside = {"func": value.func, "args": value.args, "keywords": value.keywords}
-            return self.parts(item, "partial", inside)
+            return self.parts(item, value, "partial", "func", "args", "keywords")
         if is_jitted(value):
-            self.later(value.__wrapped__, item, Step("attr", "__wrapped__"), item.path)
-            return "same"
+            return self.parts(item, value, "same", "__wrapped__")
         if isinstance(value, type):
+            self.foreign(value, value.__module__)
             self.class_(value, called=True)
             return "same"
         if isinstance(value, ModuleType):
             self.module(value)
+            return "same"
+        if value is sys.modules:
+            for module in list(sys.modules.values()):
+                if isinstance(module, ModuleType):
+                    self.module(module)
             return "same"
         return self.container(item, value, cls)
 
@@ -176,15 +129,10 @@ class _Walk:
             self.elements(item, value)
             return "deque"
         if isinstance(value, (set, frozenset)):
-            return "set" if all(type(x) in SCALARS for x in value) else "same"
-        if is_user_module(cls.__module__):
-            return self.instance(item, value, cls)
-        if isinstance(value, np.random.Generator):
-            self.tree.generators.append(value)
-        wrapped = getattr(value, "__wrapped__", None)  # functools.cache and the like
-        if isinstance(wrapped, FunctionType):
-            self.later(wrapped, item, Step("attr", "__wrapped__"), item.path)
-        return "same"
+            return self.set_(item, value, cls)
+        if is_user_class(cls):
+            return self.instance(item, value, cls, self.reads(cls))
+        return self.foreign_object(item, value, cls)
 
     # --- leaves ------------------------------------------------------------------------------
 
@@ -200,6 +148,22 @@ class _Walk:
         self.later(x.history.grad, item, Step("grad"), f"{path}{base}.grad", guarded=False)
         self.attributes(item, x)
 
+    def array(self, item: Item, value: np.ndarray[Any, Any]) -> Kind:
+        """A NumPy array: its content is compared, or (objects) walked into."""
+        if type(value) is not np.ndarray:
+            self.attributes(item, value, "all")
+        if value.dtype.hasobject:
+            self.inside(item, np.ndarray.tolist)
+        self.tree.moving.append(item)
+        return "array"
+
+    def member(self, item: Item, value: Enum) -> None:
+        """An enum's member: methods, and a value that may change."""
+        if is_user_class(type(value)):
+            self.class_(type(value))
+        if not (type(value.value) in SCALARS or is_value(value.value)):
+            self.later(value.value, item, Step("attr", "_value_"), f"{item.path}.value")
+
     # --- containers --------------------------------------------------------------------------
 
     def elements(self, item: Item, value: Iterable[Any]) -> None:
@@ -212,16 +176,27 @@ class _Walk:
         exact = cls in (list, tuple, dict)
         if exact and not item.argument and len(value) > MANY and is_plain(value):
             return "data"
-        if not exact and is_user_module(cls.__module__):
+        if not exact and is_user_class(cls):
             self.class_(cls)
-            self.attributes(item, value)
+            self.attributes(item, value, self.reads(cls))
         if not isinstance(value, dict):
             self.elements(item, value)
             return "list" if isinstance(value, list) else "tuple"
+        if isinstance(value, defaultdict) and value.default_factory is not None:
+            factory = Step("attr", "default_factory")
+            self.later(value.default_factory, item, factory, f"{item.path}.default_factory")
         for key, child in value.items():
             path = f"{item.path}[{self.key_text(key)}]"
             self.later(child, item, Step("item", key), path, item.argument, item.guarded)
         return "dict"
+
+    def set_(self, item: Item, value: Iterable[Any], cls: type[Any]) -> Kind:
+        if not all(map(is_plain, value)):
+            self.inside(item, list)
+        if cls not in (set, frozenset) and is_user_class(cls):
+            self.class_(cls)
+            self.attributes(item, value, self.reads(cls))
+        return "set"
 
     def tree_part(self, item: Item, value: Any, cls: type[Any]) -> Kind:
         container = container_of(cls)
@@ -232,234 +207,163 @@ class _Walk:
             name = label[1:]
             step = Step("attr", name) if label.startswith(".") else Step("part", n)
             self.later(child, item, step, item.path + label, True)
-        if is_user_module(cls.__module__):
+        if is_user_class(cls):
             self.class_(cls)
         return "tree"
 
     # --- objects -----------------------------------------------------------------------------
 
-    def instance(self, item: Item, value: Any, cls: type[Any]) -> Kind:
+    def parts(self, item: Item, value: Any, kind: Kind, *names: str) -> Kind:
+        """Attributes of C objects, and of what is known to matter."""
+        for name in names:
+            path = item.path if name == "__wrapped__" else f"{item.path}.{name}"
+            self.later(getattr(value, name), item, Step("attr", name), path, guarded=item.guarded)
+        return kind
+
+    def inside(self, item: Item, look: Callable[[Any], Any]) -> None:
+        """What `look` finds in an object of C code; it is looked at again after the trace."""
+        try:
+            found = look(item.value)
+        except Exception:
+            return  # an array that is not on this machine, a context without a value
+        child = self.add(item, Step("apply", look), item.path, "open", found, guarded=item.guarded)
+        self.tree.moving.append(child)
+        if type(found) in (list, dict):
+            child.kind = "list" if type(found) is list else "dict"
+            for key, part in enumerate(found) if type(found) is list else found.items():
+                path = f"{item.path}[{self.key_text(key)}]"
+                self.later(part, child, Step("item", key), path, guarded=item.guarded)
+        elif isinstance(found, np.ndarray):
+            child.kind = self.array(child, found)
+        elif type(found) in SCALARS or is_value(found):
+            child.kind = "scalar" if type(found) in SCALARS else "value"
+        else:
+            self.later(found, child, Step("apply", _itself), item.path, guarded=item.guarded)
+
+    def reads(self, cls: type[Any]) -> Reads:
+        """Which attributes of an instance code may read that is not followed."""
+        for base in cls.__mro__:
+            if (base.__module__, base.__name__) in _NAMESPACES:
+                return "compared"
+            neutral = base.__module__.partition(".")[0] in _NEUTRAL_BASES
+            if not is_user_class(base) and not neutral:
+                return "all"
+        return "named"
+
+    def instance(self, item: Item, value: Any, cls: type[Any], reads: Reads) -> Kind:
         self.class_(cls)
-        self.attributes(item, value)
+        self.attributes(item, value, reads)
         for name in slot_names(cls):
             child = getattr(value, name, MISSING)
             step, path = Step("attr", name), f"{item.path}.{name}"
             if child is MISSING:
-                self.add(item, step, path, "absent", name)
+                self.add(item, step, path, "absent", name, guarded=item.guarded)
             else:
-                self.attribute(child, item, step, path, name)
+                self.attribute(child, item, step, path, name, reads)
+        for base in _BASES:
+            if isinstance(value, base):
+                self.inside(item, base.__repr__)
+        if hasattr(cls, "__next__") and not is_user_class(_definer(cls, "__next__")):
+            self.tree.moving.append(item)
         return "object"
 
-    def attributes(self, item: Item, value: Any) -> None:
-        """The instance's `__dict__`, as an item of its own: it is compared after the trace."""
-        inside = getattr(value, "__dict__", None)
-        if not isinstance(inside, dict):
-            return
-        item = self.add(item, Step("attr", "__dict__"), item.path, "attrs", inside)
-        for name, child in inside.items():
-            path = item.path + attribute_label(name)
-            self.attribute(child, item, Step("item", name), path, name)
-
-    def attribute(self, value: Any, item: Item, step: Step, path: str, name: str) -> None:
-        """Plain values wait until some code spells their name."""
-
-        def enter() -> None:
-            self.later(value, item, step, path)
-
-        if isinstance(value, (int, float, str, type(None))) or is_plain(value) or _opaque(value):
-            self.when_named(name, enter)
-        else:
-            enter()
-
-    def when_named(self, name: str, then: Callable[[], None]) -> None:
-        if self.everything or name in self.names:
-            then()
-        else:
-            self.waiting.setdefault(name, []).append(then)
-
-    def note_names(self, names: Iterable[str], computed: bool) -> None:
-        """`names` are spelled by reached code: what waited for them is reached too."""
-        for name in names:
-            if name not in self.names:
-                self.names.add(name)
-                for then in self.waiting.pop(name, ()):
-                    then()
-        if computed and not self.everything:
-            self.everything = True
-            for waiting in list(self.waiting.values()):
-                for then in waiting:
-                    then()
-            self.waiting.clear()
-
-    # --- code --------------------------------------------------------------------------------
-
-    def parts(self, item: Item, kind: Kind, inside: dict[str, Any]) -> Kind:
-        for name, child in inside.items():
-            self.later(child, item, Step("attr", name), f"{item.path}.{name}")
-        return kind
-
-    def function(self, item: Item, fn: FunctionType, root: bool = False) -> Kind:
-        if not is_user_module(fn.__module__) and not root:
+    def foreign_object(self, item: Item, value: Any, cls: type[Any]) -> Kind:
+        """An object of a class whose code is not followed."""
+        home = cls.__module__
+        if isinstance(value, _GENERATORS):
+            self.tree.generators.append(value)
             return "same"
-        if is_treadle(fn.__module__):
-            item.guarded = False  # the package's own code does not change under a running program
-        names = names_in(fn.__code__)
-        self.note_names(names.attributes, names.computed and not is_treadle(fn.__module__))
-        for n, cell in enumerate(fn.__closure__ or ()):
-            self.closure(item, fn.__code__.co_freevars[n], cell, n, root)
-        self.globals(fn, names.globals)
-        for name in names.imports:
-            self.imported(name)
-        if not root:
-            self.defaults(item, fn)
-        return "function"
+        look = _look(value)
+        if look is not None:
+            self.inside(item, look)
+            return "same"
+        names = _PARTS.get(cls)
+        if names is not None:
+            return self.parts(item, value, "same", *names)
+        if hasattr(cls, "__next__") or isinstance(value, io.IOBase):
+            self.tree.moving.append(item)
+            return "same"
+        if isinstance(getattr(value, "__wrapped__", None), FunctionType):  # functools.cache
+            return self.parts(item, value, "same", "__wrapped__")
+        if isinstance(value, threading.local):  # another object's attributes in each thread
+            self.attributes(item, value, "all")
+            return "same"
+        if not holds_values(home):
+            return "same"
+        if reads_attributes(home):
+            self.note_names((), True)
+        has_slots = next(iter(slot_names(cls)), None) is not None
+        if not isinstance(getattr(value, "__dict__", None), dict) and not has_slots:
+            return "same"
+        return self.instance(item, value, cls, self.reads(cls))
 
-    def closure(self, item: Item, name: str, cell: Any, n: int, root: bool) -> None:
-        # The cells of the jitted function itself never change; another function may be replaced
-        # by one with the same code and other cells.
-        step, parent = (Step("cell", cell), None) if root else (Step("closure", n), item)
-        try:
-            content = cell.cell_contents
-        except ValueError:
-            self.add(parent, step, name, "absent", cell)
-            return
-        if isinstance(content, FunctionType) and content is item.value:
-            return  # a recursive function closes over itself
-        self.later(content, parent, step, name, guarded=item.guarded)
-
-    def globals(self, fn: FunctionType, names: Sequence[str]) -> None:
-        own = fn.__globals__
-        space = self.namespace(own, own.get("__name__"), not is_treadle(fn.__module__))
-        builtins = own.get("__builtins__", {})
-        known = builtins if isinstance(builtins, dict) else vars(builtins)
-        for name in names:
-            self.entry(space, name, known)
-
-    def namespace(
-        self, inside: Any, name: str | None, guarded: bool = True, owner: type[Any] | None = None
-    ) -> Item:
-        """The item of a module's globals, or of the attributes of the class `owner`."""
-        key = id(inside if owner is None else owner)
-        found = self.namespaces.get(key)
-        if found is None:
-            prefix = "" if name is None or name == self.home else name
-            found = self.add(None, Step("const", inside), prefix, "names", inside, guarded=guarded)
-            found.owner = owner
-            self.namespaces[key] = found
-        return found
-
-    def entry(self, space: Item, name: str, builtins: Any = None) -> None:
-        """The name `name` of a module's globals or a class."""
-        if (id(space.value), name) in self.entries:
-            return
-        self.entries.add((id(space.value), name))
-        path = f"{space.path}.{name}" if space.path else name
-        step = Step("item", name)
-        if name in space.value:
-            self.later(space.value[name], space, step, path, guarded=space.guarded)
-        elif builtins is not None:
-            self.add(space, step, path, "absent", name, guarded=space.guarded)
-
-    def defaults(self, item: Item, fn: FunctionType) -> None:
-        for name in ("__defaults__", "__kwdefaults__"):
-            value = getattr(fn, name)
-            if value:
-                self.later(value, item, Step("attr", name), f"{item.path}.{name}",
-                           guarded=item.guarded)  # fmt: skip
-
-    def imported(self, name: str) -> None:
-        module = sys.modules.get(name)
-        if module is not None:
-            self.module(module)
-
-    def module(self, module: ModuleType) -> None:
-        """A user's module: the attributes that any reached code names."""
-        name = module.__name__
-        if not is_user_module(name) or is_treadle(name):
-            return
-        space = self.namespace(vars(module), name)
-        for key in list(vars(module)):
-            if not key.startswith("__"):
-                self.when_named(key, functools.partial(self.entry, space, key))
-
-    def class_(self, cls: type[Any], called: bool = False) -> None:
-        """What the methods of a class (those that some code names) reach, and its data."""
-        for base in cls.__mro__:
-            if not is_user_module(base.__module__) or issubclass(base, Enum):
-                continue
-            if base not in self.classes:
-                self.classes.add(base)
-                self.class_body(base)
-            if called:
-                self.class_names(base, ("__init__", "__new__", "__post_init__"))
-
-    def class_space(self, cls: type[Any]) -> Item:
-        return self.namespace(vars(cls), cls.__qualname__, not is_treadle(cls.__module__), cls)
-
-    def class_names(self, cls: type[Any], names: Iterable[str]) -> None:
-        space = self.class_space(cls)
-        for name in names:
-            if name in vars(cls):
-                self.class_entry(space, name)
-
-    def class_body(self, cls: type[Any]) -> None:
-        space = self.class_space(cls)
-        for name, value in list(vars(cls).items()):
-            special = name.startswith("__") and name.endswith("__")
-            if isinstance(value, _DESCRIPTORS) or name.startswith("_abc"):
-                continue
-            if special and (not callable(value) or name in _NOT_CALLED | _CONSTRUCTORS):
-                continue
-            enter = functools.partial(self.class_entry, space, name)
-            if special:
-                enter()
-            else:
-                self.when_named(name, enter)
-
-    def class_entry(self, space: Item, name: str) -> None:
-        if (id(space.value), name) in self.entries:
-            return
-        self.entries.add((id(space.value), name))
-        step, path = Step("item", name), f"{space.path}.{name}"
-        value, trail = unwrapped(space.value[name])
-        parent = space
-        for attribute in trail:
-            parent = self.add(parent, step, path, "open", None, guarded=space.guarded)
-            step = Step("attr", attribute)
-        self.later(value, parent, step, path, guarded=space.guarded)
+    def lingers(self, value: Any) -> bool:
+        if isinstance(value, (int, float, str, type(None))) or is_plain(value) or is_value(value):
+            return True
+        if isinstance(value, (Tensor, list, tuple, dict, set, deque, FunctionType, MethodType)):
+            return False
+        if isinstance(value, functools.partial) or is_jitted(value):
+            return False
+        return not is_user_class(type(value)) or isinstance(value, BuiltinFunctionType)
 
 
-_DESCRIPTORS = (MemberDescriptorType, GetSetDescriptorType)
-_CONSTRUCTORS = frozenset({"__init__", "__new__", "__post_init__"})
-_TRAILS: tuple[tuple[type[Any], str], ...] = (
-    (staticmethod, "__func__"), (classmethod, "__func__"), (property, "fget"),
-    (functools.cached_property, "func"), (functools.partialmethod, "func"),
-)  # fmt: skip
+# --- objects of C code -----------------------------------------------------------------------
 
 
-def unwrapped(value: Any) -> tuple[Any, list[str]]:
-    """The function inside a class's staticmethod, property and the like, and the way to it."""
-    for cls, attribute in _TRAILS:
-        if isinstance(value, cls):
-            return getattr(value, attribute), [attribute]
-    return value, []
+def _itself(value: Any) -> Any:
+    return value
 
 
-def attribute_label(name: Any) -> str:
-    """`.name`; for the children of a Sequential `[0]`."""
-    text = str(name)
-    if text.isidentifier():
-        return f".{text}"
-    return f"[{text}]" if text.isdigit() else f".__dict__[{name!r}]"
+def _referent(reference: Any) -> Any:
+    return reference()
 
 
-def _opaque(value: Any) -> bool:
-    """Things that hold no tensors as far as the walk can see: read only by their name."""
-    if isinstance(value, (Tensor, list, tuple, dict, set, deque, FunctionType, MethodType)):
-        return False
-    if isinstance(value, functools.partial) or is_jitted(value):
-        return False
-    return not is_user_module(type(value).__module__) or isinstance(value, BuiltinFunctionType)
+def _context_value(variable: ContextVar[Any]) -> Any:
+    return variable.get(None)
+
+
+def _as_array(value: Any) -> np.ndarray[Any, Any]:
+    """The content of an array of another library."""
+    detach = getattr(value, "detach", None)
+    return np.asarray(value if detach is None else detach())
+
+
+_PARTS: Final[dict[type[Any], tuple[str, ...]]] = {
+    BuiltinFunctionType: (),
+    MethodWrapperType: ("__self__",),
+    types.CellType: ("cell_contents",),
+    type({}.keys()): ("mapping",), type({}.values()): ("mapping",), type({}.items()): ("mapping",),
+    staticmethod: ("__func__",), classmethod: ("__func__",), property: ("fget",),
+    functools.partialmethod: ("func", "args", "keywords"),
+}  # fmt: skip
+
+
+def _look(value: Any) -> Callable[[Any], Any] | None:
+    """How to see what is inside of an object without attributes; None where nothing is known."""
+    if isinstance(value, types.MappingProxyType):
+        return dict
+    if isinstance(value, weakref.ReferenceType):
+        return _referent
+    if isinstance(value, ContextVar):
+        return _context_value
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes
+    if isinstance(value, BuiltinFunctionType):  # a bound method: `table.get`
+        owner = value.__self__
+        return None if owner is None or isinstance(owner, (ModuleType, type)) else _owner
+    if hasattr(value, "__array__") and not isinstance(value, type):
+        return _as_array
+    if hasattr(value, "typecode") or type(value).__module__ in ("_ctypes", "ctypes", "mmap"):
+        return bytes
+    return None
+
+
+def _owner(method: Any) -> Any:
+    return method.__self__
+
+
+def _definer(cls: type[Any], name: str) -> type[Any]:
+    return next(base for base in cls.__mro__ if name in vars(base))
 
 
 def reach(

@@ -8,7 +8,8 @@ A recipe is made once, when the function is traced, and built at each call from
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +45,19 @@ class CopyOf:
 
     def build(self, found: Sequence[Any], fresh: Sequence[Tensor]) -> Any:
         return np.array(self.value)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Remade:
+    """An object that the function makes: a copy at each call, so that none is changed for the
+    next one. `known`: where in it (by id) objects stand that were there before the call, each with
+    its position; they are not copied."""
+
+    value: Any
+    known: Mapping[int, int]
+
+    def build(self, found: Sequence[Any], fresh: Sequence[Tensor]) -> Any:
+        return copy.deepcopy(self.value, {old: found[at] for old, at in self.known.items()})
 
 
 @dataclass(frozen=True, slots=True)
