@@ -19,7 +19,7 @@ import numpy.typing as npt
 from treadle.ir.builder import Builder
 from treadle.ir.errors import GradientError
 from treadle.ir.graph import Function, Result, Value
-from treadle.ir.op import NO_ATTRS, get_op
+from treadle.ir.op import NO_ATTRS, Trait, get_op
 from treadle.tracer import tape
 from treadle.tracer.backend import CompileOptions, Executable, compiler
 from treadle.tracer.cell import Cell
@@ -125,8 +125,11 @@ class Pullback:
         for param in fn.params:
             builder.keep_param(param)
         cts = [builder.param(y.type, f"ct[{n}]") for n, y in enumerate(self.outputs)]
+        used = {arg for instr in fn.instrs for arg in instr.args}
         for instr in fn.instrs:
-            builder.append(instr)
+            done = instr.op.has(Trait.EFFECT) and used.isdisjoint(instr.results)
+            if not done:  # the call has printed and checked already
+                builder.append(instr)
         xs = [v for leaf in self.leaves for v in leaf.variables]
         op = get_op("gradient")
         attrs = op.attrs(outputs=len(self.outputs))  # type: ignore[call-arg]
