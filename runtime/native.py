@@ -10,6 +10,7 @@ is entered by one thread at a time.
 from __future__ import annotations
 
 import sys
+import os
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +23,12 @@ from treadle.ir.errors import CompileError
 
 _LOCK: Final = threading.RLock()
 _NAMES: Final = count()
+
+# A fork waits until no thread compiles: the child then finds LLVM and this lock at rest.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release
+    )
 
 # The code generator's effort. Levels 1 to 3 give the same speed on the kernels above and compile
 # within a tenth of each other; level 0 compiles in half the time, for code up to twice as slow.
@@ -97,6 +104,11 @@ class NativeCode:
         # At interpreter exit LLVM may be gone before this object, and the memory goes anyway.
         if not sys.is_finalizing() and getattr(self, "_jit", None) is not None:
             self.close()
+
+
+def compiling() -> threading.RLock:
+    """The lock that whoever compiles holds, and that no fork leaves taken: a context manager."""
+    return _LOCK
 
 
 def load(ir: str, target: Target) -> NativeCode:

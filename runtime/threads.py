@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -129,7 +128,6 @@ class Pool:
         return int(self._workers()) if self.parallel else 0
 
 
-_lock = threading.Lock()
 _pools: list[Pool] = []
 
 
@@ -137,7 +135,9 @@ def pool() -> Pool:
     """The pool, its code compiled at the first call. Its `parallel` is 0 where the system has no
     way to make one: all runs on the caller's thread then."""
     if not _pools:
-        with _lock:
+        from treadle.runtime.native import compiling
+
+        with compiling():
             if not _pools:
                 _pools.append(Pool())
     return _pools[0]
