@@ -131,3 +131,15 @@ def test_draws_from_a_generator_of_ones_own_are_refused(draw: Callable[[], float
     with pytest.raises(treadle.TraceError, match="draws random numbers"):
         treadle.jit(lambda x: x * getattr(generator, name)())(treadle.ones(1))
     assert draw() != before
+
+
+def test_a_numpy_array_that_the_function_changes_is_an_error_and_is_put_back() -> None:
+    counts = np.zeros(3, np.float32)
+
+    def count(x: Tensor) -> Tensor:
+        counts[0] += 1
+        return x + counts
+
+    with pytest.raises(treadle.TraceError, match="changes the NumPy array counts in place"):
+        treadle.jit(count)(treadle.ones(3))
+    np.testing.assert_array_equal(counts, [0, 0, 0])
