@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from treadle.tracer.items import MISSING, SCALARS, Item, Tree, slot_names
-from treadle.tracer.paths import attribute_label
+from treadle.tracer.walk import attribute_label
 
 How = Literal["item", "attr", "cell", "whole"]
 
@@ -254,6 +254,8 @@ class _Pair(_Entry):
 
 def _content(item: Item, value: Any, rebuilt: bool) -> _Entry | None:
     kind = item.kind
+    if item.step.how == "apply":
+        return None  # seen through a copy; a change is refused
     if kind == "names":
         if item.owner is not None:
             return _Class(item, value, item.owner)

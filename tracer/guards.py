@@ -23,16 +23,19 @@ import marshal
 import math
 import struct
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
-from treadle.tracer.items import SCALARS, Item, Tree
+from treadle.ir.types import DType, TensorType
+from treadle.tracer.items import Item, Tree, is_plain
+from treadle.tracer.names import is_treadle
 from treadle.tracer.pytree import container_of
 from treadle.tracer.tensor import Tensor
 
 Match = Callable[[Sequence[Any]], "list[Any] | None"]
-SMALL_ARRAY = 4096  # bytes up to which an array that is no parameter is compared by its content
+LARGE_ARRAY = 1 << 24  # bytes; the content of a larger array is compared by a digest, not a copy
 
 
 class GuardPlan:
@@ -40,7 +43,8 @@ class GuardPlan:
 
     `fetch`: items whose values the call needs, in order. `any_view`: tensors that may be any view
     (they are passed as contiguous copies). `read_grads`: `.grad` items that the trace read.
-    `apart`: tensors whose storages must be pairwise different.
+    `apart`: tensors whose storages must be pairwise different. `only_read_by_trace`: captured
+    arrays whose content no Python or NumPy code has seen.
     """
 
     def __init__(
@@ -50,12 +54,14 @@ class GuardPlan:
         any_view: set[int],
         read_grads: set[int],
         apart: Sequence[Item],
+        only_read_by_trace: set[int],
     ) -> None:
         self.tree = tree
         self.fetch = fetch
         self.any_view = any_view
         self.read_grads = read_grads
         self.apart = apart
+        self.only_read_by_trace = only_read_by_trace
         self.fetched = {item.number for item in fetch}
 
     def checked(self, item: Item) -> bool:
@@ -93,6 +99,7 @@ class _Writer:
         self.plan = plan
         self.constants: dict[str, Any] = {
             "dumps": marshal.dumps, "pack": struct.pack, "float64": "<d", "filled": _filled,
+            "digest": digest,
         }  # fmt: skip
         self._names: dict[int, str] = {}
         self._kept: list[Any] = []
@@ -141,6 +148,8 @@ class _Writer:
             return f"{p}[{self.literal(key)}]"
         if how == "attr":
             return f"{p}.{key}"
+        if how == "apply":
+            return f"{self.constant(key)}({p})"
         if how == "closure":
             return f"{p}.__closure__[{key}].cell_contents"
         if how == "cell":
@@ -199,21 +208,23 @@ class _Writer:
 
     def check_array(self, item: Item, v: str) -> None:
         x: np.ndarray[Any, Any] = item.value
-        if not item.argument and item.number not in self.plan.fetched:
-            self.unread_array(x, v)
+        if not item.argument and item.number not in self.plan.only_read_by_trace:
+            self.array_content(x, v)
             return
         dtype = self.constant(x.dtype)
         self.fail_if(f"type({v}) is not {self.constant(type(x))} or {v}.shape != {x.shape}")
         self.fail_if(f"{v}.dtype is not {dtype} and {v}.dtype != {dtype}")
 
-    def unread_array(self, x: np.ndarray[Any, Any], v: str) -> None:
+    def array_content(self, x: np.ndarray[Any, Any], v: str) -> None:
         """An array that is no parameter: NumPy may have read it while the function was traced."""
-        if x.nbytes > SMALL_ARRAY or x.dtype.hasobject:
-            self.fail_if(f"{v} is not {self.constant(x)}")
-            return
         self.check_same_type(x, v)
-        dtype, data = self.constant(x.dtype), self.constant(x.tobytes())
-        self.fail_if(f"{v}.shape != {x.shape} or {v}.dtype != {dtype} or {v}.tobytes() != {data}")
+        self.fail_if(f"{v}.shape != {x.shape} or {v}.dtype != {self.constant(x.dtype)}")
+        if x.dtype.hasobject:
+            return  # its elements are walked into
+        if x.nbytes <= LARGE_ARRAY:
+            self.fail_if(f"{v}.tobytes() != {self.constant(x.tobytes())}")
+        else:
+            self.fail_if(f"digest({v}) != {self.constant(digest(x))}")
 
     def check_same_type(self, x: Any, v: str) -> None:
         self.fail_if(f"type({v}) is not {self.constant(type(x))}")
@@ -233,12 +244,14 @@ class _Writer:
 
     def check_value(self, item: Item, v: str) -> None:
         x = item.value
-        if isinstance(x, np.generic):
-            self.check_same_type(x, v)
-            self.fail_if(f"{v}.tobytes() != {self.constant(x.tobytes())}")
-            return
         known, cls = self.constant(x), self.constant(type(x))
-        self.fail_if(f"{v} is not {known} and (type({v}) is not {cls} or {v} != {known})")
+        if isinstance(x, np.generic):
+            different = f"{v}.tobytes() != {self.constant(x.tobytes())}"
+        elif isinstance(x, (bytes, DType, TensorType)):
+            different = f"{v} != {known}"
+        else:  # equal is not alike: Decimal("1.0") == Decimal("1.00"), 0j == -0j
+            different = f"repr({v}) != {self.constant(repr(x))}"
+        self.fail_if(f"{v} is not {known} and (type({v}) is not {cls} or {different})")
 
     def check_data(self, item: Item, v: str) -> None:
         data = self.constant(marshal.dumps(item.value, 0))
@@ -254,16 +267,22 @@ class _Writer:
     def check_dict(self, item: Item, v: str) -> None:
         self.check_same_type(item.value, v)
         keys = list(item.value)
-        if all(type(k) in SCALARS for k in keys):
+        if all(type(k) is str for k in keys):
             self.fail_if(f"[*{v}] != {self.constant(keys)}")
+        elif all(map(is_plain, keys)):  # 1 == True == 1.0, and they print differently
+            self.fail_if(f"repr([*{v}]) != {self.constant(repr(keys))}")
         else:
             self._kept.append(keys)
             self.fail_if(f"[*map(id, {v})] != {self.constant([id(k) for k in keys])}")
             self.constants[f"kept{item.number}"] = keys
 
     def check_set(self, item: Item, v: str) -> None:
+        """The order counts: equal sets may be walked in different orders."""
         self.check_same_type(item.value, v)
-        self.fail_if(f"{v} != {self.constant(frozenset(item.value))}")
+        if all(map(is_plain, item.value)):
+            self.fail_if(f"repr([*{v}]) != {self.constant(repr([*item.value]))}")
+        else:
+            self.fail_if(f"len({v}) != {len(item.value)}")
 
     def check_tree(self, item: Item, v: str) -> None:
         self.check_same_type(item.value, v)
@@ -280,12 +299,25 @@ class _Writer:
     check_method = check_partial = check_object
 
     def check_attrs(self, item: Item, v: str) -> None:
-        self.fail_if(f"len({v}) != {len(item.value)}")
+        """Where all are checked one by one, their number is enough."""
+        seen = sum(child.step.how == "item" for child in item.children)
+        if seen == len(item.value) and not self.plan.tree.everything:
+            self.fail_if(f"len({v}) != {seen}")
+        else:
+            self.fail_if(f"[*{v}] != {self.constant([*item.value])}")
 
     def check_names(self, item: Item, v: str) -> None:
-        """A module's globals are one dictionary for ever."""
+        """A module's globals are one dictionary for ever. A class may get an attribute that hides
+        one of its bases, or other bases."""
+        cls = item.owner
+        if cls is None or is_treadle(cls.__module__):
+            return
+        self.fail_if(f"len({v}) != {len(item.value)}")
+        if len(cls.__mro__) > 2:
+            self.fail_if(f"{self.constant(cls)}.__mro__ is not {self.constant(cls.__mro__)}")
 
-    check_open = check_names
+    def check_open(self, item: Item, v: str) -> None:
+        """It leads on."""
 
     def check_function(self, item: Item, v: str) -> None:
         self.fail_if(f"{v}.__code__ is not {self.constant(item.value.__code__)}")
@@ -297,6 +329,11 @@ class _Writer:
     def check_alias(self, item: Item, v: str) -> None:
         assert item.of is not None
         self.fail_if(f"{v} is not v{item.of.number}")
+
+
+def digest(x: np.ndarray[Any, Any]) -> bytes:
+    """A fingerprint of an array's content."""
+    return blake2b(np.ascontiguousarray(x).view(np.uint8).data, digest_size=16).digest()
 
 
 def _filled(cell: Any) -> bool:

@@ -44,8 +44,12 @@ LIMIT: Final = 50_000
 MANY: Final = 16  # plain containers longer than this are compared as one block
 SCALARS: Final = frozenset({type(None), bool, int, float, str})
 VALUES: Final = (
-    bytes, complex, range, slice, np.dtype, DType, TensorType, Enum, np.generic, type(Ellipsis)
+    bytes, complex, range, np.dtype, DType, TensorType, Enum, np.generic, type(Ellipsis)
 )  # fmt: skip
+# Immutable classes of the standard library, by module: compared by what they print.
+_VALUE_MODULES: Final = frozenset(
+    {"fractions", "decimal", "_decimal", "datetime", "uuid", "pathlib", "zoneinfo", "ipaddress"}
+)
 # Generators that a module of the library owns (initialisers draw from one): drawing from one of
 # these in a trace is noticed even where no path leads to it.
 library_generators: list[np.random.Generator] = []
@@ -57,10 +61,10 @@ class Step:
 
     root (n-th bound argument), const (the object itself), item (p[key]), attr (p.key),
     closure (n-th cell of a function), cell (a cell's content), part (n-th part of a registered
-    container), grad (a tensor's .grad).
+    container), grad (a tensor's .grad), apply (key(p): what is inside of an object of C code).
     """
 
-    how: Literal["root", "const", "item", "attr", "closure", "cell", "part", "grad"]
+    how: Literal["root", "const", "item", "attr", "closure", "cell", "part", "grad", "apply"]
     key: Any = None
 
 
@@ -81,6 +85,16 @@ class Item:
     children: list[Item] = field(default_factory=list)
 
 
+def is_value(value: Any) -> bool:
+    """Whether `value` is immutable, and equal values print alike."""
+    cls = type(value)
+    if isinstance(value, VALUES):
+        return True
+    if cls is slice:
+        return all(type(x) in SCALARS for x in (value.start, value.stop, value.step))
+    return cls.__module__ in _VALUE_MODULES and not hasattr(cls, "prec")  # no decimal context
+
+
 def is_jitted(value: object) -> bool:
     """Whether `value` is a jitted function, which a trace inlines."""
     return getattr(type(value), "__treadle_jit__", False)
@@ -91,7 +105,7 @@ def is_plain(value: Any) -> bool:
     stack, seen = [value], 0
     while stack:
         here = stack.pop()
-        if type(here) in SCALARS:
+        if type(here) in SCALARS or type(here) is bytes:
             continue
         seen += 1
         if seen > LIMIT:
@@ -113,7 +127,11 @@ class Tree:
         self.items: list[Item] = []
         self.by_id: dict[int, Item] = {}
         self.cells: dict[int, Item] = {}
-        self.generators: list[np.random.Generator] = list(library_generators)
+        self.generators: list[Any] = list(library_generators)  # of random numbers
+        self.moving: list[Item] = []  # iterators, files, what `apply` looked into
+        self.words: set[str] = set()  # all names in code that was followed
+        self.everything = False  # attributes may be read by computed names
+        self.imports: set[str] = set()  # modules that code imports and that are not loaded yet
 
     def path_of(self, x: Any) -> str | None:
         """The path of an eager tensor's cell or of an array; None where nothing leads to it."""

@@ -1,68 +1,166 @@
-"""Which names a function's code reads from outside, and whose code is the user's.
+"""Which names a function's code reads from outside, and whose code is followed.
 
 The walk of what a function can reach (`treadle.tracer.paths`) follows functions and classes of the
-user, of `treadle.nn`, and of installed packages that use treadle. The standard library, NumPy and
-treadle's own core are opaque: they cannot reach the user's tensors except through arguments.
+user, of `treadle.nn`, and of installed packages that use treadle. The code of other libraries is
+not followed; objects of theirs are walked into, for they may hold values that shape a trace.
 """
 
 from __future__ import annotations
 
 import dis
 import functools
+import inspect
+import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
 
 _OPEN_PARTS = ("treadle.nn", "treadle.examples", "treadle.bench")
 _OPAQUE = frozenset({"numpy", "llvmlite", "torch", "jax", "jaxlib", "builtins", "pytest"})
-# Reading an attribute by a computed name: any method may be meant.
-_BY_COMPUTED_NAME = frozenset(
-    {"getattr", "vars", "__dict__", "methodcaller", "attrgetter", "asdict", "astuple", "fields"}
-    | {"copy", "deepcopy", "pickle"}
+# Objects of these act on the world around the program; they carry no values of it.
+_EFFECTS = frozenset(
+    {"logging", "threading", "_thread", "concurrent", "asyncio", "multiprocessing", "socket", "io"}
+    | {"_io", "unittest", "typing", "abc", "ast", "inspect", "dis", "importlib", "warnings", "re"}
+    | {"subprocess", "selectors", "tempfile", "traceback", "gc", "signal", "itertools"}
 )
+# Reading an attribute by a computed name: any may be meant.
+_BY_COMPUTED_NAME = frozenset(
+    {"getattr", "vars", "dir", "__dict__", "__getattribute__", "__slots__", "methodcaller"}
+    | {"attrgetter", "getmembers", "asdict", "astuple", "fields", "__getstate__"}
+    | {"copy", "deepcopy", "pickle", "__reduce__", "__reduce_ex__"}
+)
+# Modules of the standard library whose functions read attributes of what they are given.
+_READ_ATTRIBUTES = frozenset(
+    {"copy", "copyreg", "pickle", "dataclasses", "inspect", "pprint", "reprlib", "string"}
+)
+_EVALUATE = frozenset({"eval", "exec", "globals", "__globals__"})
+_FORMAT = frozenset({"repr", "str", "format", "print", "ascii", "format_map", "join"})
+_FORMATTING = frozenset({"FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "CONVERT_VALUE"})
+_GLOBALS = frozenset({"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME"})
+_ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR"})
+_WORD = re.compile(r"[^\W\d]\w*")
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+_LONG = 10_000  # characters of a string constant that are searched for words
 
 
 @dataclass(frozen=True, slots=True)
 class CodeNames:
-    """The names that one code object, with those nested in it, reads or writes."""
+    """The names that one code object, with those nested in it, reads or writes.
+
+    `attributes` includes the words of string constants (`getattr(x, "name")`, `"{x.name}"`), and
+    `__repr__` where values are formatted, `__eq__` where two variables are compared. `chains`:
+    (global, attribute) where an attribute is read from a global directly. `imports`: names of
+    modules, with the number of dots before them.
+    """
 
     globals: tuple[str, ...]
     attributes: frozenset[str]
-    imports: tuple[str, ...]
-
-    @property
-    def computed(self) -> bool:
-        """Whether attributes may be read whose names the code does not spell."""
-        return not _BY_COMPUTED_NAME.isdisjoint(self.attributes)
+    imports: tuple[tuple[str, int], ...]
+    chains: tuple[tuple[str, str], ...]
+    computed: bool  # attributes may be read whose names the code does not spell
+    evaluates: bool  # globals may be read whose names the code does not spell
 
 
 @functools.lru_cache(maxsize=4096)
 def names_in(code: CodeType) -> CodeNames:
     """What `code` and the code nested in it (lambdas, comprehensions, inner functions) names."""
-    found: dict[str, None] = {}
-    imports: dict[str, None] = {}
-    attributes: set[str] = set()
+    found = _Names()
     stack = [code]
     while stack:
         here = stack.pop()
-        attributes.update(here.co_names)
-        for const in here.co_consts:
-            if isinstance(const, CodeType):
-                stack.append(const)
-            elif isinstance(const, str) and const.isidentifier():
-                attributes.add(const)  # getattr(x, "name")
-        for instruction in dis.get_instructions(here):
-            if instruction.opname in ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME"):
-                found[instruction.argval] = None
-            elif instruction.opname == "IMPORT_NAME":
-                imports[instruction.argval] = None
-    return CodeNames(tuple(found), frozenset(attributes), tuple(imports))
+        found.add(here)
+        stack += [const for const in here.co_consts if isinstance(const, CodeType)]
+    return CodeNames(
+        globals=tuple(found.globals),
+        attributes=frozenset(found.attributes),
+        imports=tuple(found.imports),
+        chains=tuple(found.chains),
+        computed=found.computed or not _BY_COMPUTED_NAME.isdisjoint(found.attributes),
+        evaluates=not _EVALUATE.isdisjoint(found.globals) or "__globals__" in found.attributes,
+    )
+
+
+class _Names:
+    """Collects the names of some code objects."""
+
+    def __init__(self) -> None:
+        self.globals: dict[str, None] = {}
+        self.attributes: set[str] = set()
+        self.imports: dict[tuple[str, int], None] = {}
+        self.chains: dict[tuple[str, str], None] = {}
+        self.computed = False
+
+    def add(self, code: CodeType) -> None:
+        self.attributes.update(code.co_names)
+        for const in code.co_consts[_has_docstring(code) :]:
+            self.attributes.update(_words(const))
+        before: list[dis.Instruction] = []
+        for instruction in dis.get_instructions(code):
+            self.instruction(instruction, before)
+            before = [*before[-1:], instruction]
+        if not _FORMAT.isdisjoint(code.co_names):
+            self.attributes.update(_REPRESENTATION)
+
+    def instruction(self, here: dis.Instruction, before: list[dis.Instruction]) -> None:
+        name, last = here.opname, before[-1] if before else None
+        if name in _GLOBALS:
+            self.globals[here.argval] = None
+        elif name in _ATTRIBUTES and last is not None and last.opname in _GLOBALS:
+            self.chains[last.argval, here.argval] = None
+        elif name == "IMPORT_NAME":
+            level = before[0].argval if len(before) == 2 else 0
+            self.imports[here.argval, level if isinstance(level, int) else 0] = None
+        elif name == "MATCH_CLASS":
+            self.computed = True  # __match_args__ says which attributes
+        elif name in _FORMATTING:
+            self.attributes.update(_REPRESENTATION)
+        elif name == "CONTAINS_OP" or (
+            name == "COMPARE_OP" and (last is None or last.opname != "LOAD_CONST")
+        ):
+            self.attributes.add("__eq__")
+
+
+_REPRESENTATION = ("__repr__", "__str__", "__format__")
+
+
+def _has_docstring(code: CodeType) -> bool:
+    """Whether the first constant is the docstring of a function, or None in its place."""
+    if not code.co_flags & inspect.CO_NEWLOCALS or code.co_name.startswith("<"):
+        return False
+    return sys.version_info < (3, 14) or bool(code.co_flags & 0x4000000)  # CO_HAS_DOCSTRING
+
+
+def _words(const: Any) -> Iterator[str]:
+    """Identifiers in string constants, also in tuples of these."""
+    if isinstance(const, str):
+        yield from _WORD.findall(const[:_LONG])
+    elif isinstance(const, (tuple, frozenset)):
+        for part in const:
+            yield from _words(part)
+
+
+def is_user_function(fn: FunctionType) -> bool:
+    """Whether the code of `fn` is followed. `functools.wraps` changes `__module__`, and `exec` may
+    leave it out: what counts is where the code looks up its globals, and where it pretends to."""
+    home = fn.__globals__.get("__name__")
+    return home in (None, "builtins") or is_user_module(home) or is_user_module(fn.__module__)
+
+
+def is_user_class(cls: type[Any]) -> bool:
+    """Whether the methods of `cls` are followed."""
+    made_by_class_statement = bool(cls.__flags__ & _HEAP_TYPE)
+    if cls.__module__ == "builtins":  # also the module of a class that `exec` made
+        return made_by_class_statement
+    return is_user_module(cls.__module__)
 
 
 def is_user_module(name: str | None) -> bool:
-    """Whether the code of the module called `name` is followed."""
+    """Whether the code of the module called `name` is followed. Functions without a module were
+    made by `exec`, which the user has called."""
     if name is None:
-        return False
+        return True
     top = name.partition(".")[0]
     if top == "treadle":
         return name.startswith(_OPEN_PARTS)
@@ -76,6 +174,20 @@ def is_user_module(name: str | None) -> bool:
 def is_treadle(name: str | None) -> bool:
     """Whether the module called `name` is part of the package: its globals do not change."""
     return name is not None and name.partition(".")[0] == "treadle"
+
+
+def holds_values(name: str | None) -> bool:
+    """Whether objects of a class of that module, which is not followed, are walked into."""
+    top = (name or "").partition(".")[0]
+    return top == "numpy" or top not in _OPAQUE | _EFFECTS | {"treadle"}
+
+
+def reads_attributes(name: str | None) -> bool:
+    """Whether the code of that module, which is not followed, may read attributes by any name."""
+    top = (name or "").partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return top in _READ_ATTRIBUTES
+    return bool(top) and top not in _OPAQUE and top != "treadle" and not is_user_module(name)
 
 
 @functools.lru_cache(maxsize=1024)

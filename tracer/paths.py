@@ -126,10 +126,12 @@ class _Walk(CodeWalk):
         if isinstance(value, (list, tuple, dict)):
             return self.builtin(item, value, cls)
         if isinstance(value, deque):
-            self.elements(item, value)
+            self.elements(item, value, argument=False)  # a trace reads its floats as they are
             return "deque"
         if isinstance(value, (set, frozenset)):
             return self.set_(item, value, cls)
+        if isinstance(value, _GENERATORS):
+            self.tree.generators.append(value)
         if is_user_class(cls):
             return self.instance(item, value, cls, self.reads(cls))
         return self.foreign_object(item, value, cls)
@@ -166,10 +168,10 @@ class _Walk(CodeWalk):
 
     # --- containers --------------------------------------------------------------------------
 
-    def elements(self, item: Item, value: Iterable[Any]) -> None:
+    def elements(self, item: Item, value: Iterable[Any], argument: bool) -> None:
         for n, element in enumerate(value):
             path = f"{item.path}[{n}]"
-            self.later(element, item, Step("item", n), path, item.argument, item.guarded)
+            self.later(element, item, Step("item", n), path, argument, item.guarded)
 
     def builtin(self, item: Item, value: Any, cls: type[Any]) -> Kind:
         """list, tuple, dict and their subclasses."""
@@ -180,7 +182,7 @@ class _Walk(CodeWalk):
             self.class_(cls)
             self.attributes(item, value, self.reads(cls))
         if not isinstance(value, dict):
-            self.elements(item, value)
+            self.elements(item, value, item.argument)
             return "list" if isinstance(value, list) else "tuple"
         if isinstance(value, defaultdict) and value.default_factory is not None:
             factory = Step("attr", "default_factory")
@@ -270,9 +272,6 @@ class _Walk(CodeWalk):
     def foreign_object(self, item: Item, value: Any, cls: type[Any]) -> Kind:
         """An object of a class whose code is not followed."""
         home = cls.__module__
-        if isinstance(value, _GENERATORS):
-            self.tree.generators.append(value)
-            return "same"
         look = _look(value)
         if look is not None:
             self.inside(item, look)

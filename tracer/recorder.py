@@ -25,6 +25,8 @@ from treadle.tracer.guards import GuardPlan
 from treadle.tracer.history import History
 from treadle.tracer.items import MISSING, Item, Tree
 from treadle.tracer.modes import modes
+from treadle.tracer.moving import Moving, generators_in
+from treadle.tracer.outside import Outside
 from treadle.tracer.randomness import RandomState
 from treadle.tracer.recipes import Recipe
 from treadle.tracer.signature import Parameters
@@ -150,10 +152,13 @@ class _Recorder:
         self.live.update(rebuilt(self.tree, self.live))
         args, kwargs = self.parameters.unbind(self.live_roots())
         snapshot = Snapshot(self.tree, self.live)
-        randomness = RandomState(self.tree.generators)
-        with self.restoring(snapshot, randomness), self.trace:
-            out = self.fn(*args, **kwargs)
-            randomness.check(self.name)
+        unrepeatable = (RandomState(self.tree.generators), Moving(self.tree))
+        outside = Outside(self.tree.words, generators_in(self.tree))
+        with self.restoring(snapshot, *unrepeatable), self.trace:
+            with outside:
+                out = self.fn(*args, **kwargs)
+            for seen in (*unrepeatable, outside):
+                seen.check(self.name)
             return self.collect(out, snapshot.changes())
 
     def find_histories(self) -> None:
@@ -163,13 +168,13 @@ class _Recorder:
             self.histories.setdefault(item.value.history, item)
 
     @contextlib.contextmanager
-    def restoring(self, snapshot: Snapshot, randomness: RandomState) -> Iterator[None]:
+    def restoring(self, *states: Snapshot | RandomState | Moving) -> Iterator[None]:
         grad_mode = modes.grad
         try:
             yield
         finally:
-            snapshot.restore()
-            randomness.restore()
+            for state in states:
+                state.restore()
             modes.grad = grad_mode
 
     def live_roots(self) -> list[Any]:
@@ -330,7 +335,8 @@ class _Recorder:
         }
         tensors = [i for i in self.fetches.items if i.kind == "tensor"]
         apart = tensors if writes else []
-        return GuardPlan(self.tree, self.fetches.items, any_view, reads, apart)
+        inputs = {i.number for i in self.fetches.items if i.kind == "array"}
+        return GuardPlan(self.tree, self.fetches.items, any_view, reads, apart, inputs)
 
 
 def array_type(item: Item) -> TensorType:

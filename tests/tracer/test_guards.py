@@ -306,7 +306,7 @@ def test_cycles_and_deep_structures_are_walked_once() -> None:
 
 
 def test_a_huge_structure_is_refused_with_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("treadle.tracer.paths.LIMIT", 1000)
+    monkeypatch.setattr("treadle.tracer.walk.LIMIT", 1000)
     objects = [Box(value=object()) for _ in range(2000)]
     f = jit(lambda x: x * len(objects))
     with pytest.raises(treadle.TraceError, match=r"more than 1000 values .*objects"):
