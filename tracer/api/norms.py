@@ -11,8 +11,8 @@ import math
 
 from treadle.ir.errors import ArgumentError
 from treadle.tracer.api.arguments import Axis, array_function, as_float_tensor
-from treadle.tracer.api.elementwise import abs, pow, sqrt, where
-from treadle.tracer.api.reductions import max, min, sum
+from treadle.tracer.api.elementwise import abs, pow, where
+from treadle.tracer.api.reductions import max, min, root_or_zero, sum
 from treadle.tracer.promote import Operand
 from treadle.tracer.tensor import Tensor
 
@@ -32,7 +32,7 @@ def vector_norm(
     if isinstance(ord, bool) or not isinstance(ord, (int, float)) or math.isnan(ord):
         raise ArgumentError(f"ord must be a number, found {ord!r}")
     if ord == 2:
-        return _root(sum(found * found, axis=axis, keepdims=keepdims), 2.0)
+        return root_or_zero(sum(found * found, axis=axis, keepdims=keepdims))
     size = abs(found)
     if ord == 0:
         return sum((size != 0).astype(found.dtype), axis=axis, keepdims=keepdims)
@@ -54,7 +54,7 @@ def _root(total: Tensor, p: float) -> Tensor:
     """total^(1/p), with derivatives of 0 where the total is 0."""
     none = total == 0
     safe = where(none, 1.0, total)
-    return where(none, 0.0 if p > 0 else math.inf, sqrt(safe) if p == 2 else pow(safe, 1 / p))
+    return where(none, 0.0 if p > 0 else math.inf, pow(safe, 1 / p))
 
 
 def _power(size: Tensor, p: float) -> Tensor:

@@ -20,6 +20,7 @@ from treadle.tracer.api.arguments import (
     flag,
     real,
 )
+from treadle.tracer.api.elementwise import where
 from treadle.tracer.execute import apply, reshape_view
 from treadle.tracer.promote import Operand, as_tensor
 from treadle.tracer.tensor import Tensor
@@ -70,8 +71,14 @@ def var(x: Operand, axis: Axis = None, correction: float = 0.0, keepdims: bool =
 
 @array_function
 def std(x: Operand, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-    """The square root of `var`."""
-    return apply("sqrt", var(x, axis, correction, keepdims))
+    """The square root of `var`. The derivative where all elements are equal is 0."""
+    return root_or_zero(var(x, axis, correction, keepdims))
+
+
+def root_or_zero(total: Tensor) -> Tensor:
+    """The square root, with derivatives of 0 where it is 0 (and not inf)."""
+    none = total == 0
+    return where(none, 0.0, apply("sqrt", where(none, 1.0, total)))
 
 
 @array_function
