@@ -10,6 +10,7 @@ function itself runs.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 import sys
@@ -162,6 +163,17 @@ class Jitted:
         self._parameters = Parameters(fn)
         self._lock = threading.RLock()
         self._called = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Jitted:
+        """Itself, as a function is; of a method or a callable object, one of the copied object."""
+        fn = copy.deepcopy(self.__wrapped__, memo)
+        if fn is self.__wrapped__:
+            return self
+        return Jitted(fn, self.options, self.limit, self.check, self.threads)
+
+    def __reduce__(self) -> str:
+        """Pickled by name, as a function is."""
+        return str(self.__wrapped__.__qualname__)
 
     def __get__(self, instance: Any, owner: type[Any] | None = None) -> Jitted | BoundJitted:
         return self if instance is None else BoundJitted(self, instance)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import copy
+import pickle
 import random
 from collections import ChainMap, UserDict, deque
 from collections.abc import Callable, Iterator
@@ -143,3 +145,29 @@ def test_a_numpy_array_that_the_function_changes_is_an_error_and_is_put_back() -
     with pytest.raises(treadle.TraceError, match="changes the NumPy array counts in place"):
         treadle.jit(count)(treadle.ones(3))
     np.testing.assert_array_equal(counts, [0, 0, 0])
+
+
+@treadle.jit
+def doubled(x: Tensor) -> Tensor:
+    return x * 2
+
+
+class Scaler:
+    """Has a jitted method as an attribute."""
+
+    def __init__(self) -> None:
+        self.factor = treadle.tensor(2.0)
+        self.run = treadle.jit(self.scale)
+
+    def scale(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+def test_a_jitted_function_is_copied_and_pickled_as_a_function_is() -> None:
+    assert copy.deepcopy(doubled) is doubled
+    assert pickle.loads(pickle.dumps(doubled)) is doubled
+    scaler = Scaler()
+    other = copy.deepcopy(scaler)
+    other.factor.fill_(5.0)
+    np.testing.assert_array_equal(scaler.run(treadle.ones(1)), [2.0])
+    np.testing.assert_array_equal(other.run(treadle.ones(1)), [5.0])
