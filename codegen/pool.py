@@ -18,10 +18,15 @@ region runs; hence a caller waits for tiles and never for threads: a worker that
 from running delays nobody, and one that comes late finds nothing to take.
 
 Workers are started when a call first asks for them. With nothing to do they look at the word again
-and again (`pause`) for a bounded time and then sleep. Whoever finds while looking that it was kept
-off its core meanwhile (the clock jumped) knows that others want that core: for a while everybody
-looks for a short time only. The caller, too, sleeps when it has waited that long for another
-thread's tile: the core that it leaves is where that thread will run.
+and again (`pause`) for a bounded time and then sleep. The caller, too, sleeps when it has waited
+that long for another thread's tile: the core that it leaves is where that thread will run.
+
+A thread that shares its core with another process loses it in the middle of a tile, for
+milliseconds, and everybody waits. So whoever finds that it was kept off its core (the clock jumped
+while it looked) or that a tile took several times as long as its own ones reports a crowd: regions
+then run on one thread less, for 10 ms, twice as long each time that the next try meets a crowd
+again, at most a third of a second. Where more threads are asked for than there are cores this is
+left to the system, and nobody looks for long.
 """
 
 from __future__ import annotations
@@ -60,16 +65,20 @@ _GENERATION: Final = 4  # the upper half of the word on a little-endian machine:
 _DONE: Final = 128
 _FN, _CTX, _TILES, _THREADS = 256, 264, 272, 280
 _BUSY: Final = 384
-_SLEEPERS: Final = 512
+_SLEEPERS, _ROOM = 512, 520
 _WAITING: Final = 640
-_STARTED, _LIMIT, _CORES, _SPIN, _BRIEF, _CALM = 768, 776, 784, 792, 800, 808
+_STARTED, _LIMIT, _CORES, _SPIN, _BRIEF = 768, 776, 784, 792, 800
+_LEFT_OUT, _CALM, _PERIOD, _REPORTED = 832, 840, 848, 856
 _MUTEX: Final = 896  # pthread_mutex_t is 40 bytes on Linux, 64 on macOS
 _CONDITION: Final = 1024  # pthread_cond_t is 48 bytes on both
 _SIZE: Final = 1152
 
 _PAUSES: Final = 32  # between two looks at the clock: some 0.5 to 2 us
-_JUMP: Final = 100_000  # ns between two looks that tell of a thread kept off its core
-_CROWDED: Final = 20_000_000  # ns for which everybody then looks for a short time only
+_JUMP: Final = 250_000  # ns that a thread must have been kept off its core to count
+_TILES_LATE: Final = 4  # and so many times as long as the caller's own tiles took
+_CALM_AT_FIRST: Final = 10_000_000  # ns for which a thread is left out
+_CALM_AT_MOST: Final = 320_000_000
+_APART: Final = 1_000_000  # ns between two reports that count: one crowd is met by several threads
 
 
 def parking_of(target: Target) -> Parking | None:
@@ -85,11 +94,13 @@ def emit_pool(target: Target, parking: Parking) -> str:
     state = module.variable("pool", f"[{_SIZE} x i8]")
     _write_clock(module, "darwin" in target.triple)
     _write_park(module, state, parking, target)
+    _write_crowd(module, state)
     _write_spin(module, state)
     _write_work(module, state)
     _write_worker(module, state)
     _write_start(module, state, "darwin" in target.triple)
     _write_wait(module, state)
+    _write_joining(module, state)
     _write_parallel(module, state)
     _write_reset(module, state, parking)
     w = module.function(WORKERS, I64, [])
@@ -171,6 +182,51 @@ def _write_park(module: Module, state: Val, parking: Parking, target: Target) ->
         w.ret()
 
 
+# --- crowds ----------------------------------------------------------------------------------
+
+
+def _write_crowd(module: Module, state: Val) -> None:
+    """`crowd(now)`: others want the cores; leave out one thread more for a while."""
+    w = module.function("crowd", VOID, [(I64, "now")], internal=True)
+    (now,) = w.args
+    reported = w.gep(state, _REPORTED)
+    before = _read(w, I64, reported)
+    news = w.icmp("sgt", w.sub(now, before), _APART)
+    with w.if_(news, "news"), w.if_(_swap(w, reported, before, now), "mine"):
+        period, calm, left_out = (w.gep(state, at) for at in (_PERIOD, _CALM, _LEFT_OUT))
+        old = _read(w, I64, period)
+        again = w.icmp("slt", now, w.add(_read(w, I64, calm), w.mul(old, 8)))
+        longer = w.binary("llvm.smin", w.mul(old, 2), _CALM_AT_MOST)
+        new = w.select(again, longer, w.int(_CALM_AT_FIRST))
+        _write(w, new, period)
+        _write(w, w.add(now, new), calm)
+        more = w.add(_read(w, I64, left_out), 1)
+        _write(w, w.binary("llvm.smin", more, MAX_THREADS), left_out)
+    w.ret()
+
+
+def _write_joining(module: Module, state: Val) -> None:
+    """`joining(threads)`: how many of them may take part now."""
+    w = module.function("joining", I64, [(I64, "threads")], internal=True)
+    (threads,) = w.args
+    calm, left_out = w.gep(state, _CALM), w.gep(state, _LEFT_OUT)
+    left = _read(w, I64, left_out)
+    crowded = w.icmp("ne", left, 0)
+    fits = w.icmp("sle", threads, _read(w, I64, w.gep(state, _CORES)))
+    with w.if_(w.and_(crowded, fits), "crowded"):
+        now = w.call("now", I64, [])
+        over = w.icmp("sge", now, _read(w, I64, calm))
+        rest = w.sub(left, w.cast("zext", over, I64))
+        with w.if_(over, "over"):  # try with one thread more
+            _write(w, rest, left_out)
+            _write(w, w.add(now, _read(w, I64, w.gep(state, _PERIOD))), calm)
+        fewer = w.binary("llvm.smax", w.sub(threads, rest), 1)
+        done = w.new_block("unreached")
+        w.ret(fewer)
+        w.start(done)
+    w.ret(threads)
+
+
 # --- waiting ---------------------------------------------------------------------------------
 
 
@@ -186,10 +242,10 @@ def _write_spin(module: Module, state: Val) -> None:
         w.start(go_on)
 
     started = w.call("now", I64, [])
-    threads, cores, calm, long, brief = (
-        _read(w, I64, w.gep(state, at)) for at in (_THREADS, _CORES, _CALM, _SPIN, _BRIEF)
+    threads, cores, left_out, long, brief = (
+        _read(w, I64, w.gep(state, at)) for at in (_THREADS, _CORES, _LEFT_OUT, _SPIN, _BRIEF)
     )
-    crowded = w.or_(w.icmp("slt", started, calm), w.icmp("sgt", threads, cores))
+    crowded = w.or_(w.icmp("ne", left_out, 0), w.icmp("sgt", threads, cores))
     end = w.add(started, w.select(crowded, brief, long))
 
     def look(carried: Sequence[Val]) -> Sequence[Val]:
@@ -198,7 +254,7 @@ def _write_spin(module: Module, state: Val) -> None:
             _pause(w)
         now = w.call("now", I64, [])
         with w.if_(w.icmp("sgt", w.sub(now, carried[0]), _JUMP), "kept_off", unlikely=True):
-            _write(w, w.add(now, _CROWDED), w.gep(state, _CALM))
+            w.call("crowd", VOID, [now])
         leave_if(w.icmp("sgt", w.sub(now, carried[0]), _JUMP), "on_core")
         return [now]
 
@@ -209,8 +265,9 @@ def _write_spin(module: Module, state: Val) -> None:
 
 
 def _write_wait(module: Module, state: Val) -> None:
-    """`wait(tiles)`: until so many tiles of the region are done."""
-    w = module.function("wait", VOID, [(I64, "tiles")], internal=True)
+    """`wait(tiles, patience)`: until so many tiles of the region are done. Having waited longer
+    than `patience` tells of a crowd."""
+    w = module.function("wait", VOID, [(I64, "tiles"), (I64, "patience")], internal=True)
     place, waiting = w.gep(state, _DONE), w.gep(state, _WAITING)
     goal = w.cast("trunc", w.args[0], I32)
 
@@ -226,7 +283,13 @@ def _write_wait(module: Module, state: Val) -> None:
             _write(w, w.int(0), waiting)
         return [done()]
 
-    w.while_([done()], lambda carried: w.icmp("ne", carried[0], goal), wait, "wait")
+    before = done()
+    with w.if_(w.icmp("ne", before, goal), "not_yet"):
+        started = w.call("now", I64, [])
+        w.while_([before], lambda carried: w.icmp("ne", carried[0], goal), wait, "wait")
+        now = w.call("now", I64, [])
+        with w.if_(w.icmp("sgt", w.sub(now, started), w.args[1]), "late", unlikely=True):
+            w.call("crowd", VOID, [now])
     w.ret()
 
 
@@ -234,12 +297,14 @@ def _write_wait(module: Module, state: Val) -> None:
 
 
 def _write_work(module: Module, state: Val) -> None:
-    """`work(slot)`: takes and runs tiles as long as there are any for that slot."""
-    w = module.function("work", VOID, [(I64, "slot")], internal=True)
+    """`work(slot)`: takes and runs tiles as long as there are any for that slot; how many."""
+    w = module.function("work", I64, [(I64, "slot")], internal=True)
     (slot,) = w.args
     place = w.gep(state, _WORD)
     from_end = w.icmp("ne", w.and_(slot, 1), 0)
     look, some, take, run, nothing = map(w.new_block, ("look", "some", "take", "run", "nothing"))
+    mine = w.alloca(I64)
+    w.store(w.int(0), mine)
     w.br(look)
     w.start(look)
     word = _read(w, I64, place, "acquire")
@@ -255,6 +320,7 @@ def _write_work(module: Module, state: Val) -> None:
     w.start(run)
     tile = w.select(from_end, w.sub(last, 1), first)
     _call(w, fn, ctx, tile, slot)
+    w.store(w.add(w.load(I64, mine), 1), mine)
     before = _modify(w, "add", w.gep(state, _DONE), w.int(1), "seq_cst")
     with w.if_(w.icmp("eq", w.add(before, 1), tiles), "last"):
         waiting = _read(w, I64, w.gep(state, _WAITING), "seq_cst")
@@ -262,7 +328,7 @@ def _write_work(module: Module, state: Val) -> None:
             w.call("unpark", VOID, [w.gep(state, _DONE), _i32(1)])
     w.br(look)
     w.start(nothing)
-    w.ret()
+    w.ret(w.load(I64, mine))
 
 
 def _call(w: FunctionWriter, fn: Val, ctx: Val, tile: Val, slot: Val) -> None:
@@ -272,22 +338,25 @@ def _call(w: FunctionWriter, fn: Val, ctx: Val, tile: Val, slot: Val) -> None:
 def _write_worker(module: Module, state: Val) -> None:
     """`worker(slot)`: what a thread of the pool does for ever.
 
-    It waits for another generation than the one at which it last found nothing to take.
+    It waits for another generation than the one at which it last found nothing to take. Where
+    regions have no room for it, it sleeps until they ask for more threads: nobody wakes it in vain.
     """
     w = module.function("worker", PTR, [(PTR, "slot")], internal=True)
     slot = w.cast("ptrtoint", w.args[0], I64)
     place, sleepers = w.gep(state, _GENERATION), w.gep(state, _SLEEPERS)
-    again, spin, idle, sleep = map(w.new_block, ("again", "spin", "idle", "sleep"))
+    again, spin, left_out, sleep = map(w.new_block, ("again", "spin", "left_out", "sleep"))
     w.br(again)
     w.start(again)
     seen = _read(w, I32, place, "acquire")
-    w.call("work", VOID, [slot])
+    room = _read(w, I32, w.gep(state, _ROOM), "acquire")
+    w.call("work", I64, [slot])
     takes_part = w.icmp("ult", slot, _read(w, I64, w.gep(state, _THREADS)))
-    w.cond_br(takes_part, spin, idle)
+    w.cond_br(takes_part, spin, left_out)
+    w.start(left_out)
+    w.call("park", VOID, [w.gep(state, _ROOM), room])
+    w.br(again)
     w.start(spin)
     w.call("spin", VOID, [place, seen])
-    w.br(idle)
-    w.start(idle)
     w.cond_br(w.icmp("eq", _read(w, I32, place, "acquire"), seen), sleep, again)
     w.start(sleep)
     # Whoever publishes a generation sees this sleeper, or `park` sees the generation.
@@ -339,31 +408,42 @@ def _write_start(module: Module, state: Val, darwin: bool) -> None:
 def _write_parallel(module: Module, state: Val) -> None:
     params = [(PTR, "fn"), (PTR, "ctx"), (I64, "tiles"), (I64, "threads")]
     w = module.function(PARALLEL, VOID, params)
-    fn, ctx, tiles, threads = w.args
+    fn, ctx, tiles, wanted = w.args
     busy = w.gep(state, _BUSY)
-    ask, share, alone = map(w.new_block, ("ask", "share", "alone"))
-    w.cond_br(w.and_(w.icmp("sgt", threads, 1), w.icmp("sgt", tiles, 1)), ask, alone)
+    look, ask, share, alone = map(w.new_block, ("look", "ask", "share", "alone"))
+    w.cond_br(w.and_(w.icmp("sgt", wanted, 1), w.icmp("sgt", tiles, 1)), look, alone)
     w.start(alone)
     with w.loop(0, tiles, label="tile") as tile:
         _call(w, fn, ctx, tile, w.int(0))
     w.ret()
+    w.start(look)
+    threads = w.call("joining", I64, [wanted])
+    w.cond_br(w.icmp("sgt", threads, 1), ask, alone)
     w.start(ask)
     w.cond_br(_swap(w, busy, w.int(0), w.int(1)), share, alone)
     w.start(share)
     w.call("start", VOID, [threads])
+    before = _read(w, I64, w.gep(state, _THREADS))
     for value, at in ((fn, _FN), (ctx, _CTX), (tiles, _TILES), (threads, _THREADS)):
         _write(w, value, w.gep(state, at))
     _write(w, _i32(0), w.gep(state, _DONE))
     old = _read(w, I32, w.gep(state, _GENERATION))
     generation = w.shl(w.cast("zext", w.add(old, 1), I64), 32)
     _write(w, w.or_(generation, tiles), w.gep(state, _WORD), "seq_cst")
+    with w.if_(w.icmp("sgt", threads, before), "more_room", unlikely=True):
+        room = w.gep(state, _ROOM)
+        _modify(w, "add", room, _i32(1), "seq_cst")
+        w.call("unpark", VOID, [room, _i32(MAX_THREADS)])
     sleepers = _read(w, I64, w.gep(state, _SLEEPERS), "seq_cst")
     with w.if_(w.icmp("ne", sleepers, 0), "sleepers"):
-        all_of_them = w.icmp("sgt", _read(w, I64, w.gep(state, _STARTED)), w.sub(threads, 1))
-        count = w.select(all_of_them, w.int(MAX_THREADS), w.sub(tiles, 1))
+        less_room = w.icmp("slt", threads, before)  # some that sleep here are for this no longer
+        count = w.select(less_room, w.int(MAX_THREADS), w.sub(tiles, 1))
         w.call("unpark", VOID, [w.gep(state, _GENERATION), w.cast("trunc", count, I32)])
-    w.call("work", VOID, [w.int(0)])
-    w.call("wait", VOID, [tiles])
+    started = w.call("now", I64, [])
+    mine = w.binary("llvm.smax", w.call("work", I64, [w.int(0)]), 1)
+    each = w.sdiv(w.sub(w.call("now", I64, []), started), mine)
+    patience = w.binary("llvm.smax", w.mul(each, _TILES_LATE), _JUMP)
+    w.call("wait", VOID, [tiles, patience])
     _write(w, w.int(0), busy, "release")
     w.ret()
 
