@@ -109,6 +109,7 @@ def _code(
         outputs=tuple(addresses[len(region.fn.inputs) :]),
         fault=fault,
         scratch=kept,
+        room=w.gep(scratch, at) if plan.sweep else scratch,
         sizes=sizes,
         bounds=bounds,
     )

@@ -1,10 +1,11 @@
 """How a `fused` region is looped over: decided here once, as frozen data; emitters only obey.
 
-Three schemes, chosen by which axes are reduced:
+Four schemes, chosen by which axes are reduced:
 
     map      nothing is reduced: kept loops, the last one in vectors
     rows     the last axis is reduced: a row at a time, one loop over it for each pass
     columns  the last axis is kept: tiles of vectors along it, the reduced loops inside a tile
+    sweeps   the same where the operand is large: rows outside, partial results in scratch
 
 Sums are added in one order that depends on shapes and Target alone: within a run, lane by lane
 and accumulator by accumulator, at most `RUN` additions in sequence; the runs of a row pairwise,
@@ -19,19 +20,20 @@ from dataclasses import dataclass
 from math import prod
 from typing import Final, Literal
 
+from treadle.codegen.plan_sweep import SMALL, Sweep, plan_sweep
 from treadle.codegen.plan_tiles import Tiling, tiling, whole
 from treadle.codegen.regions import Region, aligned, is_expensive
 from treadle.codegen.target import Target
 from treadle.codegen.turning import BLOCK, Turned, turned_operands
 from treadle.ir.graph import Instr, Value
-from treadle.ir.scalar import Index, Reduce
+from treadle.ir.scalar import ArgReduce, Index, Reduce
 from treadle.ir.types import Size, size_product
 
 RUN: Final = 32
 _SYMBOLIC_LEVELS: Final = 48
 _SCRATCH_LIMIT: Final = 2 << 20
 
-Scheme = Literal["map", "rows", "columns"]
+Scheme = Literal["map", "rows", "columns", "sweeps"]
 Tail = Literal["none", "mask", "mask_all", "peel"]
 
 
@@ -68,6 +70,7 @@ class FusedPlan:
     loop that stores full results. `levels`: length of the pairwise cascade, 0 where a row is one
     run. `stored`: positions, among the region's values, of those kept in a scratch buffer of
     `stored_bytes` between passes. `turned`: operands of a map that are read block by block.
+    `sweep`: the shape of the scheme of that name.
     `tiling`: how the kept loops are cut into tiles, one number for each of `dims`.
     """
 
@@ -82,12 +85,13 @@ class FusedPlan:
     stored: tuple[int, ...]
     stored_bytes: tuple[int, ...]
     turned: tuple[Turned, ...]
+    sweep: Sweep | None
     tiling: Tiling
 
     @property
     def scratch(self) -> int:
         """Bytes of all scratch buffers."""
-        return sum(self.stored_bytes)
+        return sum(self.stored_bytes) + (self.sweep.nbytes if self.sweep else 0)
 
     @property
     def kept(self) -> tuple[LoopDim, ...]:
@@ -113,6 +117,8 @@ class FusedPlan:
             lines.append(f"  {len(self.stored)} values kept in {self.scratch} bytes of scratch")
         for t in self.turned:
             lines.append(f"  operand {t.param} turned in blocks of {BLOCK} along loop {t.across}")
+        if self.sweep:
+            lines.append(f"  {self.sweep}")
         lines.append(f"  stores: {self.unroll} vectors a step")
         lines.append(f"  {self.tiling}")
         return "\n".join(lines)
@@ -121,19 +127,20 @@ class FusedPlan:
 def plan_fused(region: Region, target: Target) -> FusedPlan:
     """Choose the loops for `region` on `target`."""
     dims = loop_dims(region)
-    scheme = _scheme(region, dims)
     lanes, tail = _vectors(region, dims, target)
-    stored = () if scheme == "map" else stored_values(region)
+    scheme = _scheme(region, dims, lanes)
+    in_columns = scheme in ("columns", "sweeps")
+    stored = () if scheme in ("map", "sweeps") else stored_values(region)
     tile = _tile(region, dims, lanes) if scheme == "columns" else 1
     steps = _steps(dims, lanes)
-    if tail == "mask" and scheme != "columns" and steps <= 4 and _dearest(region) > 24:
+    if tail == "mask" and not in_columns and steps <= 4 and _dearest(region) > 24:
         tail = "mask_all"  # code counts for more than the masks of a few steps
     passes = tuple(
-        _pass_plan(region, reductions, 1 if scheme == "columns" else steps, stored)
+        _pass_plan(region, reductions, 1 if in_columns else steps, stored)
         for reductions in region.passes()
     )
     full = tuple(region.fn.outputs[n] for n in region.full_results())
-    unroll = 1 if scheme == "columns" else _map_unroll(_cost(region, full, stored), steps)
+    unroll = 1 if in_columns else _map_unroll(_cost(region, full, stored), steps)
     if tail == "mask_all":
         unroll, passes = 1, tuple(PassPlan(p.reductions, 1) for p in passes)
     values = [r for i in region.fn.instrs for r in i.results]
@@ -143,6 +150,9 @@ def plan_fused(region: Region, target: Target) -> FusedPlan:
         turned = turned_operands(region, [d.axes[0] for d in dims])
     if turned:
         unroll = _dividing(4, steps)  # a few cache lines of each row of the result at a time
+    levels = _levels(region, dims, scheme, lanes, passes)
+    sweep = _sweep(region, dims, lanes, levels) if scheme == "sweeps" else None
+    unit = sweep.unit if sweep else lanes * (tile if scheme == "columns" else unroll)
     return FusedPlan(
         scheme=scheme,
         dims=dims,
@@ -151,13 +161,12 @@ def plan_fused(region: Region, target: Target) -> FusedPlan:
         tile=tile,
         tail=tail,
         passes=passes,
-        levels=_levels(region, dims, scheme, lanes, passes),
+        levels=levels,
         stored=tuple(values.index(v) for v in stored),
         stored_bytes=tuple(_scratch_bytes(region, v, lanes * tile, scheme) for v in stored),
         turned=turned,
-        tiling=_tiling(
-            region, dims, lanes, stored, _cuts(dims, scheme, lanes, unroll, tile, turned)
-        ),
+        sweep=sweep,
+        tiling=_tiling(region, dims, lanes, stored, _cuts(dims, unit, turned)),
     )
 
 
@@ -215,10 +224,31 @@ def _joins(region: Region, left: int, right: int, apart: frozenset[int]) -> bool
     return True
 
 
-def _scheme(region: Region, dims: tuple[LoopDim, ...]) -> Scheme:
+def _scheme(region: Region, dims: tuple[LoopDim, ...], lanes: int) -> Scheme:
     if not region.reduced:
         return "map"
-    return "rows" if dims and dims[-1].reduced else "columns"
+    if dims and dims[-1].reduced:
+        return "rows"
+    sizes = [d.size for d in dims if d.reduced] + [d.size for d in dims[-1:]]
+    if len(sizes) < 2 or not all(isinstance(s, int) for s in sizes) or stored_values(region):
+        return "columns"
+    is_wide = _steps(dims, lanes) > 2 * _tile(region, dims, lanes)
+    nbytes = 4 * prod(s for s in sizes if isinstance(s, int))
+    return "sweeps" if is_wide and nbytes > SMALL else "columns"
+
+
+def _sweep(region: Region, dims: tuple[LoopDim, ...], lanes: int, levels: int) -> Sweep:
+    """The shape of sweeps, by the dearest pass."""
+    reduced = [d.size for d in dims if d.reduced and isinstance(d.size, int)]
+    columns = dims[-1].size
+    assert isinstance(columns, int)
+    partial = 0
+    for r in region.reductions:
+        size = r.args[0].type.dtype.itemsize
+        partial += size * (1 + levels) if rounds(r) else size
+        partial += 8 if isinstance(r.op.lower, ArgReduce) else 0
+    again = len(region.passes()) > 1 or bool(region.full_results())
+    return plan_sweep(reduced, columns, lanes, _dearest(region), partial, again)
 
 
 def _vectors(region: Region, dims: tuple[LoopDim, ...], target: Target) -> tuple[int, Tail]:
@@ -268,11 +298,14 @@ def _tile(region: Region, dims: tuple[LoopDim, ...], lanes: int) -> int:
 
 
 def _cost(region: Region, roots: tuple[Value, ...], stored: tuple[Value, ...]) -> int:
-    """About how many vector instructions one step costs."""
+    """About how many vector instructions one step costs; what is the same for a whole row is
+    computed outside."""
     total = 0
     for value in region.at_space(roots, frozenset(stored)):
         producer = value.producer
         if producer is None or value in region.views or value in region.transparent:
+            continue
+        if region.reduced and not region.varies_along_reduced(value):
             continue
         if is_expensive(region, value):
             total += 20
@@ -351,18 +384,11 @@ def _levels(
 # --- tiles -----------------------------------------------------------------------------------
 
 
-def _cuts(
-    dims: tuple[LoopDim, ...],
-    scheme: Scheme,
-    lanes: int,
-    unroll: int,
-    tile: int,
-    turned: tuple[Turned, ...],
-) -> list[int]:
+def _cuts(dims: tuple[LoopDim, ...], unit: int, turned: tuple[Turned, ...]) -> list[int]:
     """For each loop the steps that a tile's bounds must be multiples of; 0: it is not cut."""
     cuts = [0 if d.reduced or not isinstance(d.size, int) else 1 for d in dims]
     if dims and cuts[-1]:
-        cuts[-1] = lanes * (tile if scheme == "columns" else unroll)
+        cuts[-1] = unit
     if turned:
         cuts[turned[0].across] = BLOCK
     return cuts

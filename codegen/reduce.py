@@ -16,7 +16,7 @@ from treadle.codegen.plan_fused import rounds
 from treadle.codegen.scalar_llvm import Element, LlvmScalarOps
 from treadle.ir.graph import Instr
 from treadle.ir.scalar import ArgReduce, Reduce
-from treadle.ir.types import int64
+from treadle.ir.types import DType, int64
 
 State = tuple[Val, ...]
 
@@ -33,6 +33,11 @@ class Reduction:
     @property
     def is_arg(self) -> bool:
         return isinstance(self.lower, ArgReduce)
+
+    @property
+    def dtypes(self) -> tuple[DType, ...]:
+        """The dtypes of a State's values."""
+        return (self.dtype, int64) if self.is_arg else (self.dtype,)
 
     def types(self, lanes: int) -> tuple[Type, ...]:
         """The LLVM types of a State."""

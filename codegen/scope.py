@@ -33,7 +33,7 @@ class RegionCode:
 
     `sizes` has the size of each loop, a value where it is known only at run time; `bounds` where
     a tile begins and ends along the loops that are cut. `ready`: the stored values that an earlier
-    pass has put into their scratch buffers.
+    pass has put into their scratch buffers. `room`: scratch for partial results.
     """
 
     state: Emission
@@ -44,6 +44,7 @@ class RegionCode:
     outputs: tuple[Val, ...]
     fault: Val
     scratch: dict[Value, Val]
+    room: Val
     sizes: tuple[int | Val, ...]
     bounds: Mapping[int, tuple[Val, Val]]
     ready: set[Value] = field(default_factory=set)
