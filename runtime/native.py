@@ -9,9 +9,10 @@ is entered by one thread at a time.
 
 from __future__ import annotations
 
-import sys
 import os
+import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -100,9 +101,10 @@ class NativeCode:
             self._jit.close()
             self._jit, self._addresses = None, {}
 
-    def __del__(self) -> None:
-        # At interpreter exit LLVM may be gone before this object, and the memory goes anyway.
-        if not sys.is_finalizing() and getattr(self, "_jit", None) is not None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # At interpreter exit LLVM, and this module's names, may be gone before this object; the
+        # memory goes anyway.
+        if not is_finalizing() and getattr(self, "_jit", None) is not None:
             self.close()
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from treadle.ir.types import shape_text
 from treadle.tracer.guards import GuardPlan
 from treadle.tracer.items import Item, is_plain
+from treadle.tracer.traceback import as_door
 
 NOT_THERE = "(not there)"
 Facts = dict[str, dict[str, str]]  # by path: what it is called, and its value in words
@@ -184,6 +185,7 @@ class Parameters:
         simple = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self._plain = len(self.names) if all(k in simple for k in self._kinds) else -1
 
+    @as_door
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Any]:
         """One value a parameter, defaults filled in. Raises TypeError as the call would."""
         if not kwargs and len(args) == self._plain:

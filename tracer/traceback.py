@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import sysconfig
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from types import CodeType, FunctionType, TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, cast
@@ -62,6 +62,13 @@ def door(fn: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+def as_door(fn: Callable[P, R]) -> Callable[P, R]:
+    """`fn` itself, marked: an ordinary error raised by what it calls is the user's (a call with
+    the wrong arguments), not a bug of the library."""
+    _doors.add(cast(FunctionType, fn).__code__)
+    return fn
+
+
 def open_doors(cls: type, besides: Collection[str] = ()) -> None:
     """Make the methods that `cls` defines doors, and what sets its properties; not private ones,
     nor those `besides`, which the library itself calls all the time and which cannot fail."""
@@ -104,10 +111,18 @@ def _trimmed(error: BaseException) -> TracebackType | None:
         if last is not None and is_inside(_file(last)) and last.tb_frame.f_code not in _doors:
             return error.__traceback__
     trimmed: TracebackType | None = None
-    for entry in reversed(entries):
-        if not is_inside(_file(entry)):
-            trimmed = TracebackType(trimmed, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    for entry in reversed(list(_of_the_user(entries))):
+        trimmed = TracebackType(trimmed, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
     return trimmed
+
+
+def _of_the_user(entries: Sequence[TracebackType]) -> Iterator[TracebackType]:
+    """Without Treadle's frames, and those of libraries that Treadle calls."""
+    inside = False
+    for entry in entries:
+        inside = is_inside(_file(entry)) or (inside and _is_library(_file(entry)))
+        if not inside:
+            yield entry
 
 
 def _entries(traceback: TracebackType | None) -> Iterator[TracebackType]:
