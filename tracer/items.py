@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from types import CodeType
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -130,8 +131,17 @@ class Tree:
         self.generators: list[Any] = list(library_generators)  # of random numbers
         self.moving: list[Item] = []  # iterators, files, what `apply` looked into
         self.words: set[str] = set()  # all names in code that was followed
+        self.codes: dict[CodeType, None] = {}  # of the functions that were followed
         self.everything = False  # attributes may be read by computed names
         self.imports: set[str] = set()  # modules that code imports and that are not loaded yet
+
+    def release(self) -> None:
+        """Let go of everything at once: parents and children hold each other."""
+        for item in self.items:
+            item.children.clear()
+            item.parent = item.of = item.value = None
+        self.items, self.moving, self.generators = [], [], []
+        self.by_id, self.cells = {}, {}
 
     def path_of(self, x: Any) -> str | None:
         """The path of an eager tensor's cell or of an array; None where nothing leads to it."""

@@ -29,6 +29,7 @@ from treadle.tracer.backend import CompileOptions, compiler
 from treadle.tracer.cell import Cell
 from treadle.tracer.errors import located_errors
 from treadle.tracer.history import leaves_of
+from treadle.tracer.items import Tree
 from treadle.tracer.modes import modes
 from treadle.tracer.paths import reach
 from treadle.tracer.pytree import tree_map
@@ -161,6 +162,7 @@ class Jitted:
         self.threads = threads
         self.specializations: list[Specialization] = []
         self._parameters = Parameters(fn)
+        self._positional = self._parameters.positional
         self._lock = threading.RLock()
         self._called = False
 
@@ -185,10 +187,12 @@ class Jitted:
         try:
             if modes.trace is not None or _switches.disabled:
                 return self.__wrapped__(*args, **kwargs)
-            roots = self._parameters.bind(args, kwargs)
+            roots: Sequence[Any] = args
+            if kwargs or len(args) != self._positional:
+                roots = self._bound(args, kwargs)
             fitting = self._fitting(roots)
             if fitting is None:
-                return self._first_call(args, kwargs, roots)
+                return self._first_call(args, kwargs)
             spec, found = fitting
             if spec.tracked and any(_depends_on_variable(found[n]) for n in spec.tracked):
                 return self.__wrapped__(*args, **kwargs)
@@ -198,6 +202,12 @@ class Jitted:
         except BaseException as error:
             leaving(error)
             raise
+
+    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[Any]:
+        """A value for each parameter, by the signature that the function has now."""
+        self._parameters = self._parameters.refreshed()
+        self._positional = self._parameters.positional
+        return self._parameters.bind(args, kwargs)
 
     def _fitting(self, roots: Sequence[Any]) -> tuple[Specialization, list[Any]] | None:
         """The specialization whose guard holds, and what it fetched."""
@@ -213,12 +223,21 @@ class Jitted:
             rest = [s for s in self.specializations if s is not spec]
             self.specializations = [spec, *rest]
 
-    def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any], roots: Any) -> Any:
+    def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        roots = self._bound(args, kwargs)
         if not self._called:
             self._called = True
             for observer in on_first_call:
                 observer(self, args, kwargs)
-        tree = reach(self.__wrapped__, self._parameters.names, roots)
+        tree = self._reach(roots)
+        try:
+            return self._specialized_call(args, kwargs, roots, tree)
+        finally:
+            tree.release()
+
+    def _specialized_call(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], roots: Sequence[Any], tree: Tree
+    ) -> Any:
         tensors = (item.value for item in tree.items if item.kind == "tensor")
         if modes.grad and any(map(_depends_on_variable, tensors)):
             return self.__wrapped__(*args, **kwargs)
@@ -226,7 +245,7 @@ class Jitted:
             fitting = self._fitting(roots)  # another thread may have compiled it meanwhile
             if fitting is not None:
                 return fitting[0].call(fitting[1])
-            spec = self._specialize(roots)
+            spec = self._specialize(roots, tree)
         found = spec.match(roots)
         if found is None:
             raise TraceError(
@@ -246,12 +265,18 @@ class Jitted:
 
     # --- tracing -----------------------------------------------------------------------------
 
-    def _record(self, roots: Sequence[Any]) -> Recording:
-        tree = reach(self.__wrapped__, self._parameters.names, roots)
-        return record(self.__wrapped__, self._parameters, roots, tree, self.__name__)
+    def _reach(self, roots: Sequence[Any]) -> Tree:
+        return reach(self.__wrapped__, self._parameters.names, roots)
 
-    def _specialize(self, roots: Sequence[Any]) -> Specialization:
-        recording = self._record(roots)
+    def _record(self, roots: Sequence[Any], tree: Tree) -> Recording:
+        recording = record(self.__wrapped__, self._parameters, roots, tree, self.__name__)
+        if tree.imports.isdisjoint(sys.modules):
+            return recording
+        # It has imported modules whose names lead on: now that they are there, all over again.
+        return self._record(roots, self._reach(roots))
+
+    def _specialize(self, roots: Sequence[Any], tree: Tree) -> Specialization:
+        recording = self._record(roots, tree)
         self._explain(recording)
         executable = compiler().compile(recording.function, self.options)
         spec = Specialization(recording, executable, self.options, modes.grad, self.threads)
@@ -301,7 +326,8 @@ class Jitted:
         `TensorType`s may stand for tensors in the arguments. Raises what the function raises.
         """
         with located_errors():
-            return self._record(self._parameters.bind(*_with_stand_ins(args, kwargs))).function
+            roots = self._bound(*_with_stand_ins(args, kwargs))
+            return self._record(roots, self._reach(roots)).function
 
     def compiled(self, *args: Any, **kwargs: Any) -> Specialization:
         """The specialization that a call with these arguments uses; compiled if there is none.
@@ -309,10 +335,12 @@ class Jitted:
         The function is traced, never run.
         """
         args, kwargs = _with_stand_ins(args, kwargs)
-        roots = self._parameters.bind(args, kwargs)
+        roots = self._bound(args, kwargs)
         with self._lock:
             fitting = self._fitting(roots)
-            return fitting[0] if fitting is not None else self._specialize(roots)
+            if fitting is not None:
+                return fitting[0]
+            return self._specialize(roots, self._reach(roots))
 
     def ir(self, stage: str = "traced", *args: Any, **kwargs: Any) -> str:
         """The program as text after the pass `stage` (also: memory, plan, llvm, asm).

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from treadle.ir.errors import TraceError
-from treadle.tracer.guards import digest
+from treadle.tracer.guards import content, digest
 from treadle.tracer.items import SCALARS, Item, Tree, is_value
 
 COPIED = 1 << 26  # bytes up to which an array is copied, so that it can be put back
@@ -99,7 +99,7 @@ class _Entry:
 def _copy(value: Any) -> Any:
     """What `value` is put back from; None where it cannot be."""
     if isinstance(value, np.ndarray):
-        return np.array(value) if value.nbytes <= COPIED else None
+        return np.array(value) if value.nbytes <= COPIED else None  # without a subclass
     if isinstance(value, bytearray):
         return bytes(value)
     if isinstance(value, ContextVar):
@@ -111,7 +111,7 @@ def _copy(value: Any) -> Any:
 def _array_state(value: np.ndarray[Any, Any]) -> Any:
     if value.dtype.hasobject:
         return _content(value.ravel().tolist())
-    return value.tobytes() if value.nbytes <= COPIED else digest(value)
+    return content(value) if value.nbytes <= COPIED else digest(value)
 
 
 def _content(found: Any) -> Any:

@@ -22,6 +22,7 @@ from typing import Any, Final, Literal
 from treadle.ir.errors import TraceError
 from treadle.ir.graph import Loc
 from treadle.tracer.location import is_inside
+from treadle.tracer.names import is_user_module
 
 Kind = Literal["clock", "file", "entropy"]
 
@@ -125,14 +126,15 @@ def _called(called: Any) -> str:
 
 
 def _user_line(frame: FrameType | None) -> Loc | None:
-    """The line of the user behind frames of the standard library; None where Treadle itself, or
-    Python's import, asks."""
+    """The line of the user behind frames of the standard library; None where Treadle itself,
+    Python's import or another library (a hook of the garbage collector) asks."""
     while frame is not None:
         top = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if top in _HIDDEN or top == "treadle":
             return None
         if not (top in _TRANSPARENT or (top in sys.stdlib_module_names and top != "__main__")):
             filename = frame.f_code.co_filename
-            return None if is_inside(filename) else Loc(filename, frame.f_lineno)
+            followed = is_user_module(frame.f_globals.get("__name__") or "__main__")
+            return Loc(filename, frame.f_lineno) if followed and not is_inside(filename) else None
         frame = frame.f_back
     return None

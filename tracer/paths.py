@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import io
+import operator
 import random
 import sys
 import threading
@@ -279,6 +280,9 @@ class _Walk(CodeWalk):
         names = _PARTS.get(cls)
         if names is not None:
             return self.parts(item, value, "same", *names)
+        if isinstance(value, _BY_COMPUTED_NAME):
+            self.note_names((), True)
+            return "same"
         if hasattr(cls, "__next__") or isinstance(value, io.IOBase):
             self.tree.moving.append(item)
             return "same"
@@ -331,7 +335,6 @@ _PARTS: Final[dict[type[Any], tuple[str, ...]]] = {
     BuiltinFunctionType: (),
     MethodWrapperType: ("__self__",),
     types.CellType: ("cell_contents",),
-    type({}.keys()): ("mapping",), type({}.values()): ("mapping",), type({}.items()): ("mapping",),
     staticmethod: ("__func__",), classmethod: ("__func__",), property: ("fget",),
     functools.partialmethod: ("func", "args", "keywords"),
 }  # fmt: skip
@@ -341,6 +344,8 @@ def _look(value: Any) -> Callable[[Any], Any] | None:
     """How to see what is inside of an object without attributes; None where nothing is known."""
     if isinstance(value, types.MappingProxyType):
         return dict
+    if isinstance(value, _DICT_VIEWS):
+        return _viewed
     if isinstance(value, weakref.ReferenceType):
         return _referent
     if isinstance(value, ContextVar):
@@ -355,6 +360,14 @@ def _look(value: Any) -> Callable[[Any], Any] | None:
     if hasattr(value, "typecode") or type(value).__module__ in ("_ctypes", "ctypes", "mmap"):
         return bytes
     return None
+
+
+_DICT_VIEWS: Final[tuple[type[Any], ...]] = (type({}.keys()), type({}.values()), type({}.items()))
+_BY_COMPUTED_NAME: Final = (operator.attrgetter, operator.methodcaller)
+
+
+def _viewed(view: Any) -> dict[Any, Any]:
+    return dict(view.mapping)
 
 
 def _owner(method: Any) -> Any:

@@ -28,6 +28,7 @@ from treadle.tracer.modes import modes
 from treadle.tracer.moving import Moving, generators_in
 from treadle.tracer.outside import Outside
 from treadle.tracer.randomness import RandomState
+from treadle.tracer.reads import only_read_by_trace
 from treadle.tracer.recipes import Recipe
 from treadle.tracer.signature import Parameters
 from treadle.tracer.tensor import Tensor
@@ -335,7 +336,12 @@ class _Recorder:
         }
         tensors = [i for i in self.fetches.items if i.kind == "tensor"]
         apart = tensors if writes else []
-        inputs = {i.number for i in self.fetches.items if i.kind == "array"}
+        taken = self.trace.taken
+        inputs = {
+            i.number
+            for i in self.fetches.items
+            if i.kind == "array" and (i.argument or only_read_by_trace(self.tree, i, taken))
+        }
         return GuardPlan(self.tree, self.fetches.items, any_view, reads, apart, inputs)
 
 

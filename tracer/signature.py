@@ -6,15 +6,18 @@ differs: `x.shape: (32, 4) -> (16, 4)`, `self.training: True -> False`, and what
 
 from __future__ import annotations
 
+import functools
 import inspect
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 from treadle.ir.types import shape_text
-from treadle.tracer.guards import GuardPlan
+from treadle.tracer.guards import GuardPlan, digest
 from treadle.tracer.items import Item, is_plain
 from treadle.tracer.traceback import as_door
 
@@ -38,6 +41,11 @@ class Difference:
         """What the user can do about it."""
         if self.what.endswith(".shape"):
             return "keep shapes equal (pad or drop a last, smaller batch) to compile once"
+        if self.what.startswith("content of "):
+            return (
+                "Python or NumPy code reads this array while it is traced; make it a tensor or an "
+                "argument to have it read at each call"
+            )
         if self.what.startswith(("len(", "keys of ")):
             return "let structures that the function reads keep their size"
         if self.what.endswith((".dtype", ".requires_grad", " is a view of")):
@@ -63,6 +71,8 @@ def describe(plan: GuardPlan) -> Facts:
     for item in plan.needed():
         if plan.checked(item):
             found = item_facts(item)
+            if item.kind == "array" and plan.checks_content(item):
+                found[f"content of {item.path}"] = _content(item.value)
             if found:
                 facts.setdefault(item.path, {}).update(found)
     return facts
@@ -97,7 +107,19 @@ def item_facts(item: Item) -> dict[str, str]:
         return {path: NOT_THERE}
     if item.kind == "same":
         return {path: _identity(value)}
+    if item.kind == "names" and item.owner is not None:
+        bases = ", ".join(base.__qualname__ for base in item.owner.__mro__[1:])
+        return {f"attributes of {path}": f"{len(value)} of them", f"bases of {path}": bases}
     return {} if item.kind in ("names", "open") else _type_of(item)
+
+
+def _content(array: np.ndarray[Any, Any]) -> str:
+    """A few values, and a mark that differs where others differ."""
+    if array.dtype.hasobject:
+        return "objects"
+    with np.printoptions(threshold=4, edgeitems=2, precision=4):
+        shown = " ".join(str(np.asarray(array)).split())
+    return f"{shown} #{digest(array).hex()[:6]}"
 
 
 def _keys(value: Any) -> list[Any]:
@@ -171,6 +193,8 @@ class Parameters:
     """The parameters of a Python function, and how a call fills them."""
 
     def __init__(self, fn: Callable[..., Any]) -> None:
+        self._fn = fn
+        self._made_from = _signature_parts(fn)
         try:
             self.signature = inspect.signature(fn)
         except (TypeError, ValueError):
@@ -194,6 +218,18 @@ class Parameters:
         bound.apply_defaults()
         return tuple(bound.arguments.values())
 
+    def refreshed(self) -> Parameters:
+        """These, or those that the function has now: code and defaults may be replaced."""
+        now = _signature_parts(self._fn)
+        same = len(now) == len(self._made_from) and all(map(operator.is_, now, self._made_from))
+        return self if same else Parameters(self._fn)
+
+    @property
+    def positional(self) -> int:
+        """How many positional arguments are the parameters as they are; -1 where some are
+        variadic or by keyword only."""
+        return self._plain
+
     def unbind(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments that fill the parameters with `values`."""
         args: list[Any] = []
@@ -208,6 +244,20 @@ class Parameters:
             else:
                 args.append(value)
         return tuple(args), kwargs
+
+
+def _signature_parts(fn: Any) -> list[Any]:
+    """The objects that the signature of `fn` was made from."""
+    fn = inspect.unwrap(fn)
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    fn = getattr(fn, "__func__", fn)
+    if not isinstance(fn, FunctionType):
+        fn = type(fn).__call__
+    if not isinstance(fn, FunctionType):
+        return []
+    by_name = fn.__kwdefaults__ or {}
+    return [fn.__code__, fn.__defaults__, *by_name, *by_name.values()]
 
 
 def is_float_argument(value: object) -> bool:

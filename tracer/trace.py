@@ -25,7 +25,7 @@ from treadle.ir.errors import GradientError, TraceError, TreadleError
 from treadle.ir.graph import Function, Instr, Loc, Result, Value
 from treadle.ir.op import ArrayData, Attrs, OpDef, get_op
 from treadle.ir.types import DType, TensorType, check_addressable, type_of_array
-from treadle.tracer import tape, views
+from treadle.tracer import reads, tape, views
 from treadle.tracer.cell import Cell
 from treadle.tracer.errors import concrete_error, leak_error, unreachable_error, where_made
 from treadle.tracer.execute import is_weak
@@ -92,6 +92,7 @@ class Trace:
         self.grads: dict[History, Tensor | None] = {}
         self.grad_reads: dict[History, Tensor | None] = {}
         self.written: dict[Cell, Loc | None] = {}
+        self.taken: set[reads.Position] = set()  # where arrays were taken in
         self._resolve = resolve
         self._arrays: dict[int, _CapturedArray] = {}
         self._computed: dict[History, tuple[Value, Value]] = {}  # value, and the cell's then
@@ -140,6 +141,9 @@ class Trace:
 
         Raises TraceError where the function changed a captured array since it was first read.
         """
+        position = reads.here()
+        if position is not None:
+            self.taken.add(position)
         known = self._arrays.get(id(array))
         if known is not None:
             known.check()

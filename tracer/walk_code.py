@@ -59,7 +59,9 @@ class CodeWalk(Walk):
         # What the package's own functions read does not change.
         guarded = item.guarded and not is_treadle(home)
         names = names_in(fn.__code__)
-        self.note_names(names.attributes, names.computed and not is_treadle(home))
+        self.tree.codes[fn.__code__] = None
+        unspelled = (names.computed or names.evaluates) and not is_treadle(home)
+        self.note_names(names.attributes, unspelled)
         for n, cell in enumerate(fn.__closure__ or ()):
             self.closure(item, fn.__code__.co_freevars[n], cell, n, root, guarded)
         self.globals(fn, names)
