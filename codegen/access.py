@@ -46,9 +46,17 @@ def address(ops: LlvmScalarOps, base: Val, at: LaneIndex, dtype: DType) -> Val:
 
 
 def store(
-    ops: LlvmScalarOps, x: Element, base: Val, at: LaneIndex, mask: Val | None = None
+    ops: LlvmScalarOps,
+    x: Element,
+    base: Val,
+    at: LaneIndex,
+    mask: Val | None = None,
+    streamed: bool = False,
 ) -> None:
-    """Write to `base[at]`, an affine index of step 1, or a uniform one (then one element)."""
+    """Write to `base[at]`, an affine index of step 1, or a uniform one (then one element).
+
+    `streamed`: whole vectors go past the caches; their addresses must be aligned.
+    """
     w = ops.w
     assert not at.is_vector and at.step in (0, 1), "stores follow the loops"
     here = address(ops, base, at, x.dtype)
@@ -57,6 +65,8 @@ def store(
         value = ops.store_bool(value)
     if mask is not None and at.step == 1:
         w.masked_store(value, here, mask)
+    elif streamed and value.type.lanes:
+        w.store(value, here, value.type.lanes * x.dtype.itemsize, nontemporal=True)
     else:
         w.store(value, here)
 

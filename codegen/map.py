@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from treadle.codegen.llvm import I64, VOID, Val, memory_type
 from treadle.codegen.loops import Number, Piece, run_piece
 from treadle.codegen.nest import Nest
-from treadle.codegen.scope import Scope, TurnedRow
-from treadle.codegen.tiles import pack_function
+from treadle.codegen.scope import Scope
+from treadle.codegen.transpose import turn_function
 from treadle.codegen.turning import BLOCK, Turned
 from treadle.ir.types import float32, float64
 
@@ -25,19 +25,19 @@ class Map(Nest):
         self.nest([n for n in range(last) if n != across], top, self._blocks, self.roots())
 
     def _blocks(self, outer: Scope) -> None:
-        """Blocks of the loop across and the vector loop, with turned operands."""
+        """Blocks of the vector loop and the loop across, with turned operands."""
         w, plan, lanes = self.w, self.plan, self.plan.lanes
         across = plan.turned[0].across
         first, last = self.span(across)
         params = [self.region.fn.inputs[t.param] for t in plan.turned]
         tiles = [w.alloca(memory_type(p.type.dtype), BLOCK * lanes * plan.unroll) for p in params]
-        with w.loop(first, last, BLOCK, "block") as start:
-            steps = w.binary("llvm.smin", w.sub(w._as(last, I64), start), BLOCK)
-            for piece in self.pieces(plan.unroll):
+        for piece in self.pieces(plan.unroll):
 
-                def body(
-                    index: Number, mask: Val | None, _: Sequence[Val], piece: Piece = piece
-                ) -> Sequence[Val]:
+            def body(
+                index: Number, mask: Val | None, _: Sequence[Val], piece: Piece = piece
+            ) -> Sequence[Val]:
+                with w.loop(first, last, BLOCK, "block") as start:
+                    steps = w.binary("llvm.smin", w.sub(w._as(last, I64), start), BLOCK)
                     at = Scope(self.code, 1, {across: self.index(across, start)}, outer)
                     if piece.lanes > 1:
                         for turned, tile in zip(plan.turned, tiles, strict=True):
@@ -47,12 +47,12 @@ class Map(Nest):
                         row = Scope(self.code, 1, {across: place}, outer)
                         for param, tile in zip(params, tiles, strict=True):
                             elem = memory_type(param.type.dtype)
-                            row.turned[param] = TurnedRow(w.gep(tile, w.mul(u, lanes), elem), steps)
+                            row.turned[param] = w.gep(tile, w.mul(u, lanes), elem)
                         row.prepare([v for _, v in self.full])
                         self.store(self.steps(piece, index, row, mask), self.full)
-                    return ()
+                return ()
 
-                run_piece(w, piece, (), body)
+            run_piece(w, piece, (), body)
 
     def _turn(
         self, turned: Turned, tile: Val, at: Scope, index: Number, steps: Val, width: int
@@ -71,6 +71,5 @@ class Map(Nest):
         assert isinstance(size, int)
         first = index if isinstance(index, Val) else w.int(index)
         rows = w.binary("llvm.smin", w.sub(w.int(size), first), width)
-        pack = pack_function(self.code.state, dtype)
-        numbers = (rows, steps, w.int(turned.steps[-1]), w.int(1), w.int(self.plan.lanes))
-        w.call(pack, VOID, [here, tile, *numbers])
+        turn = turn_function(self.code.state, dtype, self.plan.lanes)
+        w.call(turn, VOID, [here, w.int(turned.steps[-1]), tile, rows, steps])

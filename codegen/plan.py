@@ -8,11 +8,12 @@ obey. What is chosen and why stands in `plan_fused` (loops over regions) and `pl
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from treadle.codegen.plan_contract import ContractPlan, Variant, plan_contract
 from treadle.codegen.plan_fused import FusedPlan, plan_fused, step_work
+from treadle.codegen.plan_stream import far_results, streamed_results
 from treadle.codegen.plan_tiles import GRAIN, tiles_for
 from treadle.codegen.regions import Region
 from treadle.codegen.target import Target
@@ -131,6 +132,8 @@ def plan_function(fn: Function, memory: MemoryPlan, target: Target) -> Plan:
         if instr.op.name in _FREE:
             continue
         body = _plan_instr(instr, target, tiles)
+        if isinstance(body, FusedPlan):
+            body = streaming(body, instr, far_results(fn, memory, number), target)
         name = f"k{len(kernels)}_{_hint(instr)}"
         kernels.append(KernelPlan(number, name, body, _lines(instr)))
     scratch = max((-(-k.scratch // _ALIGN) * _ALIGN for k in kernels), default=0)
@@ -152,6 +155,14 @@ def _plan_instr(
     if instr.op.name in ("cumsum", "scatter", "scatter_add", "check"):
         return SequentialPlan(instr.op.name, tuple(a.type for a in instr.args))
     raise CompileError(f"there is no kernel for {instr.op.name}, which fusion should have wrapped")
+
+
+def streaming(body: FusedPlan, instr: Instr, far: tuple[int, ...], target: Target) -> FusedPlan:
+    """The plan with streaming stores for those of the results `far` that allow it."""
+    if not far:
+        return body
+    streamed = streamed_results(region_of(instr), body.dims, body.lanes, target, far)
+    return replace(body, streamed=streamed)
 
 
 def _plan_table(instr: Instr, target: Target) -> TablePlan:

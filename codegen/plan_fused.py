@@ -24,7 +24,7 @@ from treadle.codegen.plan_sweep import SMALL, Sweep, plan_sweep
 from treadle.codegen.plan_tiles import Tiling, tiling, whole
 from treadle.codegen.regions import Region, aligned, is_expensive
 from treadle.codegen.target import Target
-from treadle.codegen.turning import BLOCK, Turned, turned_operands
+from treadle.codegen.turning import BLOCK, VECTORS, Turned, turned_operands
 from treadle.ir.graph import Instr, Value
 from treadle.ir.scalar import ArgReduce, Index, Reduce
 from treadle.ir.types import Size, size_product
@@ -71,6 +71,7 @@ class FusedPlan:
     run. `stored`: positions, among the region's values, of those kept in a scratch buffer of
     `stored_bytes` between passes. `turned`: operands of a map that are read block by block.
     `sweep`: the shape of the scheme of that name.
+    `streamed`: numbers of results that are stored past the caches.
     `tiling`: how the kept loops are cut into tiles, one number for each of `dims`.
     """
 
@@ -87,6 +88,7 @@ class FusedPlan:
     turned: tuple[Turned, ...]
     sweep: Sweep | None
     tiling: Tiling
+    streamed: tuple[int, ...] = ()
 
     @property
     def scratch(self) -> int:
@@ -120,6 +122,8 @@ class FusedPlan:
         if self.sweep:
             lines.append(f"  {self.sweep}")
         lines.append(f"  stores: {self.unroll} vectors a step")
+        if self.streamed:
+            lines.append(f"  streaming stores: results {', '.join(map(str, self.streamed))}")
         lines.append(f"  {self.tiling}")
         return "\n".join(lines)
 
@@ -149,7 +153,7 @@ def plan_fused(region: Region, target: Target) -> FusedPlan:
     if scheme == "map" and lanes > 1 and all(len(d.axes) == 1 for d in dims):
         turned = turned_operands(region, [d.axes[0] for d in dims])
     if turned:
-        unroll = _dividing(4, steps)  # a few cache lines of each row of the result at a time
+        unroll = _dividing(VECTORS, steps)
     levels = _levels(region, dims, scheme, lanes, passes)
     sweep = _sweep(region, dims, lanes, levels) if scheme == "sweeps" else None
     unit = sweep.unit if sweep else lanes * (tile if scheme == "columns" else unroll)
@@ -390,7 +394,9 @@ def _cuts(dims: tuple[LoopDim, ...], unit: int, turned: tuple[Turned, ...]) -> l
     if dims and cuts[-1]:
         cuts[-1] = unit
     if turned:
-        cuts[turned[0].across] = BLOCK
+        size = dims[turned[0].across].size
+        assert isinstance(size, int)
+        cuts[turned[0].across] = BLOCK * max(min(size // (4 * BLOCK), 16), 1)
     return cuts
 
 

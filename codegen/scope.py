@@ -20,6 +20,7 @@ from treadle.codegen.llvm import I1, I64, FunctionWriter, Type, Val, memory_type
 from treadle.codegen.plan_fused import FusedPlan
 from treadle.codegen.regions import Region, aligned, row_major
 from treadle.codegen.scalar_llvm import Element, LlvmScalarOps
+from treadle.codegen.turning import BLOCK
 from treadle.ir.graph import Instr, Value
 from treadle.ir.scalar import Index, Scalar
 from treadle.ir.types import Shape, Size
@@ -34,6 +35,7 @@ class RegionCode:
     `sizes` has the size of each loop, a value where it is known only at run time; `bounds` where
     a tile begins and ends along the loops that are cut. `ready`: the stored values that an earlier
     pass has put into their scratch buffers. `room`: scratch for partial results.
+    `streaming`: the results that the plan wants streamed are known to be aligned.
     """
 
     state: Emission
@@ -47,6 +49,7 @@ class RegionCode:
     room: Val
     sizes: tuple[int | Val, ...]
     bounds: Mapping[int, tuple[Val, Val]]
+    streaming: bool = False
     ready: set[Value] = field(default_factory=set)
     _dims: dict[Value, frozenset[int]] = field(default_factory=dict)
 
@@ -100,15 +103,6 @@ def _whole(step: Size) -> int:
     return step
 
 
-@dataclass(frozen=True, slots=True)
-class TurnedRow:
-    """A row of a turned block: where its first vector lies; further ones follow `steps` vectors
-    apart."""
-
-    start: Val
-    steps: Val
-
-
 class Scope:
     """One place in the loops of a region. `parent`: the loop around; `tile`: in a loop over rows of
     a column tile, the scope of the column; `turned`: for operands turned block by block, the row of
@@ -138,7 +132,7 @@ class Scope:
         self._pulled: dict[tuple[Any, ...], Element] = {}
         self._pointers: dict[Key, Val] = {}
         self._asking: Instr | None = None
-        self.turned: dict[Value, TurnedRow] = {}
+        self.turned: dict[Value, Val] = {}
 
     # --- where we are ------------------------------------------------------------------------
 
@@ -249,7 +243,9 @@ class Scope:
 
     def write(self, key: Key, x: Element) -> None:
         """Store into a result (its number) or a scratch buffer."""
-        access.store(self.ops, x, self.pointer(key), self._lane_offset(key), self.mask)
+        streamed = self.code.streaming and key in self.code.plan.streamed
+        at = self._lane_offset(key)
+        access.store(self.ops, x, self.pointer(key), at, self.mask, streamed)
 
     def _own_index(self, value: Value) -> tuple[LaneIndex, ...]:
         """The index, in the value's own shape, of the element that belongs to this place."""
@@ -357,7 +353,7 @@ class Scope:
         if row is None:
             return None
         elem = memory_type(param.type.dtype)
-        return self.code.w.gep(row.start, self.code.w.mul(row.steps, self.local), elem)
+        return self.code.w.gep(row, self.local * BLOCK, elem)
 
     def _on_fault(self, text: str, bad: Val, value: Val) -> None:
         """Record the first lane whose index is out of range."""

@@ -2,8 +2,9 @@
 
 In `y = x.T + 1` the lanes of a vector lie a whole row of x apart: a gather of 16 cache lines for 16
 elements. But the same lines hold the neighbours along another loop. So such a map runs in blocks of
-that loop and the vector loop: a block of the operand is turned into a small tile first, as the
-panels of a matrix product are, and the loop body reads the tile's rows.
+that loop and a few vectors: a block of the operand is turned in registers into a small tile first,
+and the loop body reads the tile's rows. The loop across is the inner one, so that the rows of the
+operand are read on and on, a stream each, while each row of the result gets some whole cache lines.
 
 This file finds such operands: where an access is affine, running its index arithmetic on numbers
 tells how far each loop moves it.
@@ -19,7 +20,8 @@ from treadle.codegen.regions import Region, row_major
 from treadle.ir.graph import Value
 from treadle.ir.scalar import Index, Scalar
 
-BLOCK: Final = 64  # steps of the other loop in one block
+BLOCK: Final = 16  # steps of the other loop in one block: a cache line or two of each row
+VECTORS: Final = 8  # vectors along the vector loop in one block
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,3 +260,23 @@ def test_scratch_is_used_in_long_rows_with_tails() -> None:
         e = np.exp(x.astype(np.float64))
         want = (e / e.sum(1, keepdims=True)).astype(np.float32)
         assert close(native.results(x)[0], want, 8, 0, (x,))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 150),
+    columns=st.integers(1, 150),
+    dtype=st.sampled_from([float32, int64]),
+    target=st.sampled_from(FAMILIES),
+)
+def test_transposes_of_any_size_turn_every_element(
+    rows: int, columns: int, dtype: DType, target: Target
+) -> None:
+    def body(b: Builder, x: Value, y: Value) -> Value:
+        return b.sub(b.transpose(x), y)
+
+    types = (TensorType(dtype, (rows, columns)), TensorType(dtype, (columns, rows)))
+    x = np.arange(rows * columns).reshape(rows, columns).astype(dtype.dtype)
+    y = x.reshape(columns, rows) % 7
+    (got,) = compiled(program(body, *types), target).results(x, y)
+    np.testing.assert_array_equal(got, x.T - y)
