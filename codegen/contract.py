@@ -1,5 +1,5 @@
 """Emits contractions: loops around the blocked product of packed panels (`product`), and plain
-loops for small ones."""
+loops for small ones; each piece of the result is finished by the `epilogue`, if there is one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from treadle.codegen.emission import Emission
+from treadle.codegen.epilogue import epilogue_function, holder
 from treadle.codegen.llvm import (
     I1,
     I8,
@@ -24,6 +25,7 @@ from treadle.codegen.loops import Number, Piece, clipped, tile_bounds
 from treadle.codegen.plan_contract import Axis, ContractPlan
 from treadle.codegen.product import Frame, new_frame, product_function
 from treadle.codegen.tiles import zero
+from treadle.ir.graph import Instr
 
 TRUE = int_const(1, I1)
 FALSE = int_const(0, I1)
@@ -31,9 +33,12 @@ FALSE = int_const(0, I1)
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """Where and on what a kernel runs: the packing memory that all threads share, this thread's
-    scratch and the bytes to the next one's; the tile; the pool (or null) with its threads."""
+    """Where and on what a kernel runs: its name and context, the packing memory that all threads
+    share, this thread's scratch and the bytes to the next one's; the tile; the pool (or null) with
+    its threads."""
 
+    name: str
+    ctx: Val
     shared: Val
     scratch: Val
     room: int
@@ -43,44 +48,95 @@ class Workplace:
 
 
 def emit_contract(
-    state: Emission, w: FunctionWriter, plan: ContractPlan, operands: Sequence[Val], at: Workplace
+    state: Emission,
+    w: FunctionWriter,
+    instr: Instr,
+    plan: ContractPlan,
+    operands: Sequence[Val],
+    at: Workplace,
 ) -> None:
-    """One tile of a contraction: `operands` are the addresses of left, right and result."""
-    left, right, result = operands
+    """One tile of a contraction: `operands` are the addresses of its operands and results."""
+    left, right = operands[:2]
+    result = operands[len(instr.args) + (holder(instr) if instr.regions else 0)]
     if plan.swapped:
         left, right = right, left
-    if plan.kind == "zero":
-        size = plan.size * plan.dtype.itemsize
-        w.external("llvm.memset.p0.i64", VOID, (result, int_const(0, I8), w.int(size), FALSE))
-        return
-    elem = register_type(plan.dtype)
-
     sizes = [x.size for x in plan.loops] + [plan.m.size]
     bounds = tile_bounds(w, plan.tiling, sizes, at.tile)
     spans = [bounds.get(n, (0, size)) for n, size in enumerate(sizes)]
-    if plan.kind == "simple":
-        _around(w, plan.loops, spans, (left, right, result), elem,
-                lambda a, b, c: _simple(w, plan, a, b, c, elem, spans[-1]))  # fmt: skip
-        return
-    name = product_function(state, plan.dtype)
     frame = _frame(state, w, plan, at)
+    finish = _finish(state, w, instr, plan, frame, at, spans[-1])
+    places = (left, right, result)
+    if plan.kind == "zero":
+        size = plan.size * plan.dtype.itemsize
+        w.external("llvm.memset.p0.i64", VOID, (result, int_const(0, I8), w.int(size), FALSE))
+        _around(w, plan, spans, places, frame, lambda a, b, c: finish())
+    elif plan.kind == "simple":
+        elem = register_type(plan.dtype)
+
+        def simple(a: Val, b: Val, c: Val) -> None:
+            _simple(w, plan, a, b, c, elem, spans[-1])
+            finish()
+
+        _around(w, plan, spans, places, frame, simple)
+    else:
+        _products(state, w, plan, places, frame, at, spans)
+
+
+def _products(
+    state: Emission,
+    w: FunctionWriter,
+    plan: ContractPlan,
+    places: tuple[Val, Val, Val],
+    frame: Frame,
+    at: Workplace,
+    spans: Sequence[tuple[Number, Number]],
+) -> None:
+    name = product_function(state, plan.dtype)
     pool, threads = (at.pool, at.threads) if plan.spread else (NULL, w.int(1))
 
-    def product(a: Val, b: Val, add: Val) -> None:
+    def product(a: Val, b: Val, add: Val, last: Val) -> None:
         frame.set("a", a)
         frame.set("b", b)
         frame.set("add", w.cast("zext", add, I64))
+        frame.set("last", w.cast("zext", last, I64))
         w.call(name, VOID, [frame.base, pool, threads])
 
     def products(a: Val, b: Val, c: Val) -> None:
         frame.set("c", c)
-        _sums(w, plan, a, b, elem, product)
+        _sums(w, plan, a, b, register_type(plan.dtype), product)
 
-    _around(w, plan.loops, spans, (left, right, result), elem, products)
+    _around(w, plan, spans, places, frame, products)
+
+
+def _finish(
+    state: Emission,
+    w: FunctionWriter,
+    instr: Instr,
+    plan: ContractPlan,
+    frame: Frame,
+    at: Workplace,
+    rows: tuple[Number, Number],
+) -> Callable[[], None]:
+    """Puts the epilogue into the frame; what calls it for all columns of `rows`."""
+    if plan.epilogue is None:
+        if plan.kind == "packed":
+            frame.set("epilogue", NULL)
+        return lambda: None
+    frame.set("ctx", at.ctx)
+    address = epilogue_function(state, at.name, instr, plan, plan.epilogue)
+    frame.set("epilogue", address)
+    ends = [x if isinstance(x, Val) else w.int(x) for x in (*rows, 0, plan.n.size)]
+
+    def finish() -> None:
+        w.call(address.ref[1:], VOID, [frame.base, *ends])
+
+    return finish
 
 
 def _frame(state: Emission, w: FunctionWriter, plan: ContractPlan, at: Workplace) -> Frame:
     """Packing memory is shared where the threads work on one product, each one's own else."""
+    if plan.kind != "packed":
+        return Frame.new(w, len(plan.loops))
     if plan.spread:
         return new_frame(state, w, plan, at.shared, at.scratch, at.room)
     edge = plan.own - plan.edge_bytes
@@ -89,23 +145,30 @@ def _frame(state: Emission, w: FunctionWriter, plan: ContractPlan, at: Workplace
 
 def _around(
     w: FunctionWriter,
-    loops: Sequence[Axis],
+    plan: ContractPlan,
     spans: Sequence[tuple[Number, Number]],
-    bases: tuple[Val, Val, Val],
-    elem: Type,
+    places: tuple[Val, Val, Val],
+    frame: Frame,
     body: Callable[[Val, Val, Val], None],
 ) -> None:
-    """`body` within the spans of `loops`, given where left, right and result begin."""
-    if not loops:
-        body(*bases)
-        return
-    axis, (first, last) = loops[0], spans[0]
-    with w.loop(first, last, label="around") as i:
-        moved = tuple(
-            w.gep(base, w.mul(i, step), elem) if step else base
-            for base, step in zip(bases, (axis.a, axis.b, axis.c), strict=True)
-        )
-        _around(w, loops[1:], spans[1:], (moved[0], moved[1], moved[2]), elem, body)
+    """`body` within the spans of the plan's loops, given where left, right and result begin."""
+    elem = register_type(plan.dtype)
+
+    def level(number: int, places: tuple[Val, Val, Val]) -> None:
+        if number == len(plan.loops):
+            body(*places)
+            return
+        axis, (first, last) = plan.loops[number], spans[number]
+        with w.loop(first, last, label="around") as i:
+            if plan.epilogue is not None:
+                frame.set_index(number, i)
+            moved = tuple(
+                w.gep(place, w.mul(i, step), elem) if step else place
+                for place, step in zip(places, (axis.a, axis.b, axis.c), strict=True)
+            )
+            level(number + 1, (moved[0], moved[1], moved[2]))
+
+    level(0, places)
 
 
 def _sums(
@@ -114,20 +177,22 @@ def _sums(
     a: Val,
     b: Val,
     elem: Type,
-    body: Callable[[Val, Val, Val], None],
+    body: Callable[[Val, Val, Val, Val], None],
 ) -> None:
-    """`body` for each index of the summed letters besides k; its last argument says to add."""
+    """`body` for each index of the summed letters besides k; its last arguments say whether to add
+    to what is there, and whether nothing will be added to it."""
 
-    def level(axes: Sequence[Axis], a: Val, b: Val, add: Val) -> None:
+    def level(axes: Sequence[Axis], a: Val, b: Val, add: Val, last: Val) -> None:
         if not axes:
-            body(a, b, add)
+            body(a, b, add, last)
             return
         axis = axes[0]
         with w.loop(0, axis.size, label="sum") as i:
             at_a, at_b = (w.gep(x, w.mul(i, s), elem) for x, s in ((a, axis.a), (b, axis.b)))
-            level(axes[1:], at_a, at_b, w.or_(add, w.icmp("sgt", i, 0)))
+            further = w.or_(add, w.icmp("sgt", i, 0))
+            level(axes[1:], at_a, at_b, further, w.and_(last, w.icmp("eq", i, axis.size - 1)))
 
-    level(plan.sums, a, b, FALSE)
+    level(plan.sums, a, b, FALSE, TRUE)
 
 
 # --- plain loops -----------------------------------------------------------------------------

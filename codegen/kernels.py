@@ -52,8 +52,9 @@ def emit_kernel(
     elif isinstance(plan.body, FusedPlan):
         _fused(state, w, instr, plan.body, addresses, scratch, fault, tile)
     elif isinstance(plan.body, ContractPlan):
-        where = Workplace(fields.shared(), scratch, room, tile, *fields.pool())
-        emit_contract(state, w, plan.body, addresses, where)
+        shared_room, pool = fields.shared(), fields.pool()
+        where = Workplace(plan.name, ctx, shared_room, scratch, room, tile, *pool)
+        emit_contract(state, w, instr, plan.body, addresses, where)
     elif plan.body.op == "check":
         emit_check(state, w, instr, addresses[0], addresses[1], fault)
     else:

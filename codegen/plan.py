@@ -150,8 +150,10 @@ def _plan_instr(
     if instr.op.name == "fused_table":
         return _plan_table(instr, target)
     if instr.op.name == "contract":
-        left, right = (a.type for a in instr.args)
-        return plan_contract(attrs.spec, left, right, instr.result.type, target, tiles)
+        left, right = (a.type for a in instr.args[:2])
+        region = instr.regions[0] if instr.regions else None
+        result = region.inputs[0].type if region else instr.result.type
+        return plan_contract(attrs.spec, left, right, result, target, tiles, region)
     if instr.op.name in ("cumsum", "scatter", "scatter_add", "check"):
         return SequentialPlan(instr.op.name, tuple(a.type for a in instr.args))
     raise CompileError(f"there is no kernel for {instr.op.name}, which fusion should have wrapped")
@@ -198,7 +200,9 @@ def table_lengths(instr: Instr) -> tuple[int, ...]:
 
 def _hint(instr: Instr) -> str:
     """A readable part of a kernel's name."""
-    text = instr.regions[0].name if instr.regions else instr.op.name
+    text = "_".join(r.name for r in instr.regions) or instr.op.name
+    if instr.op.name == "contract" and instr.regions:
+        text = f"contract_{text}"
     return re.sub(r"\W+", "_", text)[:40]
 
 

@@ -18,8 +18,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Final, Literal
 
+from treadle.codegen.plan_epilogue import joins_freely, plan_epilogue
+from treadle.codegen.plan_fused import FusedPlan
 from treadle.codegen.plan_tiles import GRAIN, Tiling, tiles_for, tiling, whole
 from treadle.codegen.target import Target
+from treadle.ir.graph import Function
 from treadle.ir.types import DType, TensorType
 
 ALIGN: Final = 64
@@ -77,7 +80,7 @@ class ContractPlan:
     product of m x k and k x n; `sums` are summed letters besides k, whose products are added to
     the result. `kind`: `zero` (an empty sum), `simple` (plain loops, any dtype), `packed`
     (register tiles of `mr` x `nr`; `direct`: whole panels of the right operand are read where they
-    lie). `lanes`: vector width along n.
+    lie). `lanes`: vector width along n. `epilogue`: the loops that finish a piece of the product.
 
     `tiling` cuts `loops` (and m, of `simple`) into tiles; or `spread` says that each product runs
     in tiles. `shared`: bytes of packing that all threads share; `own`: bytes that each one needs.
@@ -101,6 +104,7 @@ class ContractPlan:
     spread: bool
     shared: int
     own: int
+    epilogue: FusedPlan | None
 
     @property
     def edge_bytes(self) -> int:
@@ -121,6 +125,8 @@ class ContractPlan:
                 f", registers {self.mr} x {self.nr}, {self.blocks}, right operand {how}, "
                 f"{self.shared or self.own} bytes of packing"
             )
+        if self.epilogue is not None:
+            text += f", epilogue in {self.epilogue.lanes} lanes, tail {self.epilogue.tail}"
         if self.spread:
             return f"{text}; each product in tiles (some {self.tiling.work} cycles, grain {GRAIN})"
         return f"{text}; {self.tiling}"
@@ -133,10 +139,18 @@ def plan_contract(
     result: TensorType,
     target: Target,
     used: set[Variant],
+    region: Function | None = None,
 ) -> ContractPlan:
-    """Choose loops, tiles and blocks. `used`: register tiles that the module has already, which
-    are taken again unless another is clearly faster; the choice is added to it."""
-    loops, sums, m, n, k, swapped = _axes(spec, left, right, result)
+    """Choose loops, tiles and blocks for a product of type `result`, which `region` finishes.
+
+    `used`: register tiles that the module has already, which are taken again unless another is
+    clearly faster; the choice is added to it.
+    """
+    joins = region is None or joins_freely(region)
+    loops, sums, m, n, k, swapped = _axes(spec, left, right, result, joins)
+    epilogue = None
+    if region is not None:
+        epilogue = plan_epilogue(region, [(x.size, x.c) for x in (*loops, m, n)], target)
     dtype = result.dtype
     size = prod(result.static_shape)
     empty = k.size == 0 or any(s.size == 0 for s in sums)
@@ -156,7 +170,7 @@ def plan_contract(
         cut = whole(sizes, 0) if kind == "zero" else tiling(sizes, (*[1] * len(loops), 4), work)
         return ContractPlan(
             dtype, kind, swapped, loops, sums, m, n, k, lanes, 1, width, Blocks(0, 0, 0, 0, 0),
-            False, size, cut, False, 0, 0,
+            False, size, cut, False, 0, 0, epilogue,
         )  # fmt: skip
     mr, vectors = _tile(m.size, n.size, target, width, used)
     used.add((mr, vectors))
@@ -173,7 +187,7 @@ def plan_contract(
     packed = packing(blocks, mr, nr, width, dtype).total
     return ContractPlan(
         dtype, kind, swapped, loops, sums, m, n, k, lanes, mr, nr, blocks, direct, size, cut,
-        spread, packed if spread else 0, edge if spread else packed + edge,
+        spread, packed if spread else 0, edge if spread else packed + edge, epilogue,
     )  # fmt: skip
 
 
@@ -254,9 +268,9 @@ def _up(value: int, step: int) -> int:
 
 
 def _axes(
-    spec: str, left: TensorType, right: TensorType, result: TensorType
+    spec: str, left: TensorType, right: TensorType, result: TensorType, joins: bool
 ) -> tuple[tuple[Axis, ...], tuple[Axis, ...], Axis, Axis, Axis, bool]:
-    """(loops, sums, m, n, k, swapped) of a spec."""
+    """(loops, sums, m, n, k, swapped) of a spec. `joins`: letters of the result may be joined."""
     inputs, out = spec.replace(" ", "").split("->")
     in_a, in_b = inputs.split(",")
     letters: dict[str, Axis] = {}
@@ -268,9 +282,9 @@ def _axes(
              for x, s in zip(text, type.static_shape, strict=True)}  # fmt: skip
     for letter in dict.fromkeys(out + in_a + in_b):
         letters[letter] = Axis(sizes[letter], *(s.get(letter, 0) for s in steps))
-    batch = _joined(letters[x] for x in out if x in in_a and x in in_b)
-    rows = _joined(letters[x] for x in out if x in in_a and x not in in_b)
-    cols = _joined(letters[x] for x in out if x in in_b and x not in in_a)
+    batch = _joined((letters[x] for x in out if x in in_a and x in in_b), joins)
+    rows = _joined((letters[x] for x in out if x in in_a and x not in in_b), joins)
+    cols = _joined((letters[x] for x in out if x in in_b and x not in in_a), joins)
     sums = _joined(letters[x] for x in in_a if x not in out)
     swapped = any(x.c == 1 for x in rows) or (
         not any(x.c == 1 for x in cols) and _size(rows) > 1 and _size(cols) == 1
@@ -294,15 +308,20 @@ def _steps(letters: str, type: TensorType) -> dict[str, int]:
     return steps
 
 
-def _joined(axes: Iterable[Axis]) -> tuple[Axis, ...]:
+def _joined(axes: Iterable[Axis], joins: bool = True) -> tuple[Axis, ...]:
     """Axes of size 1 dropped, neighbours that are contiguous in every array made one."""
     found: list[Axis] = []
     for axis in axes:
         if axis.size == 1:
             continue
         outer = found[-1] if found else None
-        if outer is not None and all(
-            o == i * axis.size for o, i in ((outer.a, axis.a), (outer.b, axis.b), (outer.c, axis.c))
+        if (
+            joins
+            and outer is not None
+            and all(
+                o == i * axis.size
+                for o, i in ((outer.a, axis.a), (outer.b, axis.b), (outer.c, axis.c))
+            )
         ):
             found[-1] = Axis(outer.size * axis.size, axis.a, axis.b, axis.c)
         else:

@@ -5,7 +5,8 @@ read, so that code does not grow with the number of products:
 
     for each nc columns, for each kc of k, for each block of rows:
         pack      the left block (bm rows a tile) and, once, the right block (bn columns a tile)
-        multiply  bm x bn a tile: for each panel of columns, for each panel of rows: tile (and edge)
+        multiply  bm x bn a tile: for each panel of columns, for each panel of rows: tile (and
+                  edge); after the last of k the panel's epilogue
 
 `pack` and `multiply` each run in tiles, on the pool if they are given one: no two tiles of one
 write to the same memory, and `multiply` begins when all is packed. The order of additions into an
@@ -16,26 +17,42 @@ from __future__ import annotations
 
 from treadle.codegen.abi import KERNEL_PARAMS
 from treadle.codegen.emission import Emission, run_tiles
-from treadle.codegen.llvm import I64, PTR, VOID, FunctionWriter, Type, Val, register_type
+from treadle.codegen.llvm import I1, I64, PTR, VOID, FunctionWriter, Type, Val, register_type
 from treadle.codegen.plan_contract import ContractPlan, packing
 from treadle.codegen.tiles import edge_function, pack_function, tile_function
 from treadle.ir.types import DType
 
 # The frame: what a product is, then the block that is being worked on.
-_POINTERS = ("a", "b", "c", "left", "right", "edge", "tile")
+_POINTERS = ("a", "b", "c", "left", "right", "edge", "tile", "epilogue", "ctx")
 _NUMBERS = (
     "m", "n", "k", "a_m", "a_k", "b_k", "b_n", "c_m", "c_n", "rows", "nc", "kc", "mr", "nr",
-    "bm", "bn", "group", "room", "direct", "add",
+    "bm", "bn", "group", "room", "direct", "add", "last",
 )  # fmt: skip
 _BLOCK = ("jc", "nn", "pc", "kk", "ic", "mm", "going_on", "lefts")
 _FIELDS = {name: n for n, name in enumerate((*_POINTERS, *_NUMBERS, *_BLOCK))}
 
 
 class Frame:
-    """The fields of a product, in memory."""
+    """The fields of a product, in memory; behind them its index along each loop around it.
+
+    `epilogue` is what finishes the product, or null, `ctx` the kernel's context for it; `last` says
+    that nothing is added to the product any more.
+    """
 
     def __init__(self, w: FunctionWriter, base: Val) -> None:
         self.w, self.base = w, base
+
+    @staticmethod
+    def new(w: FunctionWriter, loops: int) -> Frame:
+        """On the stack."""
+        return Frame(w, w.alloca(I64, len(_FIELDS) + loops))
+
+    def index(self, loop: int) -> Val:
+        """The index along a loop around the product."""
+        return self.w.load(I64, self.w.gep(self.base, len(_FIELDS) + loop, I64), align=8)
+
+    def set_index(self, loop: int, value: Val) -> None:
+        self.w.store(value, self.w.gep(self.base, len(_FIELDS) + loop, I64), align=8)
 
     def set(self, name: str, value: Val) -> None:
         self.w.store(value, self.w.gep(self.base, _FIELDS[name], I64), align=8)
@@ -53,7 +70,7 @@ def new_frame(
     `packed`: where both operands are packed; `edges`: where the first thread's tile at the result's
     edges lies, `room` bytes before the next one's.
     """
-    frame = Frame(w, w.alloca(I64, len(_FIELDS)))
+    frame = Frame.new(w, len(plan.loops))
     where = packing(plan.blocks, plan.mr, plan.nr, state.target.lanes(plan.dtype), plan.dtype)
     frame.set("left", packed)
     frame.set("right", w.gep(packed, where.right))
@@ -185,6 +202,8 @@ class _Product:
         micro, packed, in_place = f.get("tile"), f.get("right"), self._in_place(f)
         add = w.icmp("ne", f.get("going_on"), 0)
         unit = w.icmp("eq", c_n, 1)
+        ready = self._is_ready(f)
+        row, jc = w.add(f.get("ic"), row), f.get("jc")
         panels = _count(w, w.sub(last, first), nr)
         with w.loop(0, panels, label="jr") as j:
             jb = w.add(first, w.mul(j, nr))
@@ -205,7 +224,20 @@ class _Product:
                 w.effect(f"call void {micro.ref}({', '.join(map(str, args))})")
                 with w.if_(w.not_(inside), "over"):
                     w.call(self.edge_name, VOID, [edge, nr, here, rows, columns, c_m, c_n, add])
+            with w.if_(ready, "finish"):
+                at = w.add(jc, jb)
+                ends = [row, w.add(row, mm), at, w.add(at, columns)]
+                listed = ", ".join(map(str, (f.base, *ends)))
+                w.effect(f"call void {f.get('epilogue').ref}({listed})")
         w.ret()
+
+    def _is_ready(self, f: Frame) -> Val:
+        """Is the tile complete with this block of k, and something to be done with it?"""
+        w = f.w
+        done = w.icmp("eq", w.add(f.get("pc"), f.get("kk")), f.get("k"))
+        is_last = w.icmp("ne", f.get("last"), 0)
+        has_epilogue = w.inst(I1, f"icmp ne {f.get('epilogue')}, null")
+        return w.and_(has_epilogue, w.and_(done, is_last))
 
     def _at(self, w: FunctionWriter, base: Val, *offsets: tuple[Val, Val]) -> Val:
         for index, step in offsets:

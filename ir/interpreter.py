@@ -145,6 +145,9 @@ def _results(instr: Instr, args: Sequence[Array], sizes: Sizes) -> Sequence[Arra
         raise GradientError(
             "a gradient instruction cannot be interpreted; run the autodiff pass first"
         )
+    if instr.op.name == "contract" and instr.regions:
+        product = instr.op.run_ref(instr.attrs, args[:2])
+        return _run(instr.regions[0], [*product, *args[2:]])
     if not instr.op.has(Trait.REGION):
         return instr.op.run_ref(_bound(instr.attrs, sizes) if sizes else instr.attrs, args)
     (region,) = instr.regions

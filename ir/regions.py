@@ -31,6 +31,17 @@ of its own length n:
      i * parameters + j. Those of shape (n,) have shape (length of that instance,) outside, those of
      shape () have shape (). Reshape instructions around the table make the flat views.
   9. No instance reads what another writes: operands are defined before the table.
+
+`contract(a, b, args..; spec) { region }` finishes each piece of the product while it is at hand, in
+an epilogue:
+
+  10. The region's first parameter is the product, of the type that the spec gives; the others are
+      the operands behind the first two, of shapes that broadcast to the product's; its results are
+      the instruction's.
+  11. It is a pure map over the product's shape in which every value is read at the point: its ops
+      are elementwise ones that cannot fault, constants of rank 0, `broadcast_to` and `iota`.
+  12. Each result has the product's shape, and one at least has its dtype: the first such result's
+      buffer holds the product while its sums are made. So no result is written over an operand.
 """
 
 from __future__ import annotations
@@ -38,7 +49,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from treadle.ir.graph import Function, Instr, Value
-from treadle.ir.op import OpDef
+from treadle.ir.op import OpDef, can_fail
 from treadle.ir.scalar import ArgReduce, Index, Reduce, Scalar
 from treadle.ir.types import Dim, Shape, TensorType, reduced_shape, shape_text
 
@@ -64,7 +75,10 @@ def broadcasts_to(shape: Shape, space: Shape) -> bool:
 
 
 def check_region(instr: Instr) -> list[str]:
-    """What is illegal about the region of a `fused` or `fused_table`; nothing for other ops."""
+    """What is illegal about the region of a `fused`, `fused_table` or `contract`; nothing for
+    other ops."""
+    if instr.op.name == "contract" and instr.regions:
+        return list(_check_epilogue(instr))
     if instr.op.name == "fused":
         return list(_check_fused(instr))
     if instr.op.name == "fused_table":
@@ -153,6 +167,39 @@ def _misaligned(values: Iterable[Value], space: Shape) -> Iterator[str]:
                 f"a value of shape {shape_text(value.type.shape)} is read at the point, but does "
                 f"not broadcast to the space {shape_text(space)}"
             )
+
+
+def is_epilogue_op(instr: Instr) -> bool:
+    """May `instr` stand in the epilogue of a contraction, as far as its op goes?"""
+    if instr.op.name == "const":
+        return instr.result.type.rank == 0
+    if instr.op.name in ("broadcast_to", "iota"):
+        return True
+    return isinstance(instr.op.lower, Scalar) and not can_fail(instr.op, instr.attrs)
+
+
+def _check_epilogue(instr: Instr) -> Iterator[str]:
+    if len(instr.regions) != 1:
+        yield f"needs one region, found {len(instr.regions)}"
+        return
+    (region,) = instr.regions
+    if not region.params:
+        yield "the epilogue needs the product as its first parameter"
+        return
+    product = region.inputs[0].type
+    for number, arg in enumerate(instr.args[2:], 2):
+        if arg.producer is not None and arg.producer.op.name == "const" and arg.type.rank == 0:
+            yield f"operand {number} is a constant scalar, which belongs inside the region"
+    for inner in region.instrs:
+        if not is_epilogue_op(inner):
+            yield f"{inner.op.name} inside an epilogue: it is not computed at the point"
+    values = [*region.inputs, *(r for i in region.instrs for r in i.results)]
+    yield from _misaligned(values, product.shape)
+    for number, value in enumerate(region.outputs):
+        if value.type.shape != product.shape:
+            yield f"result {number} of the region has type {value.type}, the product {product}"
+    if all(v.type.dtype != product.dtype for v in region.outputs):
+        yield f"no result of the region is {product.dtype}, as the product is"
 
 
 def _check_table(instr: Instr) -> Iterator[str]:

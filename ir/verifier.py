@@ -134,14 +134,23 @@ def _typing(instr: Instr) -> Iterator[Fault]:
 
 
 def _region_types(instr: Instr) -> Iterator[Fault]:
-    if instr.op.name != "fused":
+    if instr.op.name not in ("fused", "contract"):
         return  # a table's region has the shapes of one flat instance; see check_region
+    if len(instr.regions) != 1:
+        return  # see check_region
     (region,) = instr.regions
-    for what, outer, inner in (
-        ("parameters", instr.args, region.inputs),
-        ("results", instr.results, region.outputs),
+    taken = [v.type for v in instr.args]
+    if instr.op.name == "contract":
+        try:
+            taken[:2] = instr.op.infer_types(instr.attrs, taken[:2])
+        except (TreadleError, TypeError) as error:
+            yield Fault(f"the type rule refuses ({_listed(taken[:2])}): {error}", instr)
+            return
+    for what, expected, inner in (
+        ("parameters", taken, region.inputs),
+        ("results", [v.type for v in instr.results], region.outputs),
     ):
-        expected, found = [v.type for v in outer], [v.type for v in inner]
+        found = [v.type for v in inner]
         if expected != found:
             yield Fault(
                 f"its region's {what} are {_listed(found)}, expected {_listed(expected)}", instr

@@ -10,6 +10,7 @@ What a legal region is, which code generation relies on, stands in `treadle.ir.r
 
   contract      matmul -> contract, with permutes and broadcasts absorbed into its spec
   fuse_shapes   reductions keep their axes; reshapes move below elementwise chains
+  epilogue      elementwise consumers move into contractions
   fuse_regions  clusters grow (on `fuse_graph`, which keeps them acyclic)
   fuse_build    what each region stores and what it computes again; the new Function
   fuse_table    equal flat maps that differ only in their length become one fused_table
@@ -20,7 +21,7 @@ Pairs of neighbours that stayed apart are noted with the reason.
 from __future__ import annotations
 
 from treadle.ir.graph import Function, Level
-from treadle.passes import contract, fuse_build, fuse_shapes, fuse_table
+from treadle.passes import contract, epilogue, fuse_build, fuse_shapes, fuse_table
 from treadle.passes.fuse_regions import Growth
 from treadle.passes.manager import Pass, PassContext
 
@@ -29,7 +30,7 @@ def run(fn: Function, ctx: PassContext) -> Function:
     """`fn` at level KERNELS; as it is where it is there already."""
     if any(i.regions for i in fn.instrs):
         return fn
-    fn = fuse_shapes.run(contract.run(fn, ctx))
+    fn = epilogue.run(fuse_shapes.run(contract.run(fn, ctx)), ctx)
     growth = Growth(fn)
     growth.grow()
     fused = fuse_build.build(growth, ctx)

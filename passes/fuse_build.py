@@ -199,10 +199,10 @@ class _Selection:
 
 def is_scalar_const(value: Value) -> bool:
     """A constant that stands inside regions."""
-    return value.producer is not None and _scalar_const(value.producer) is not None
+    return value.producer is not None and scalar_const(value.producer) is not None
 
 
-def _scalar_const(instr: Instr) -> ArrayData | None:
+def scalar_const(instr: Instr) -> ArrayData | None:
     """The one element of a constant whose elements are all the same, bit for bit."""
     if instr.op.name != "const":
         return None
@@ -301,7 +301,7 @@ def _region(instrs: Sequence[Instr], outputs: Sequence[Value]) -> tuple[Function
 
 
 def _constant(inner: Builder, instr: Instr) -> Value:
-    data = _scalar_const(instr)
+    data = scalar_const(instr)
     assert data is not None, "only constants of one element are copied into regions"
     scalar = inner.call("const", data=data)
     return inner.broadcast_to(scalar, instr.result.type.shape)

@@ -145,7 +145,9 @@ def _operands_under(
     walk: _Walk, args: Sequence[Value], shape: Shape, target: Shape
 ) -> list[Value] | None:
     """`args`, which broadcast to `shape`, as they broadcast to `target`; None if they cannot."""
-    shapes = [target if a.type.shape == shape else _regrouped(shape, target, a) for a in args]
+    shapes = [
+        target if a.type.shape == shape else regrouped(shape, target, a.type.shape) for a in args
+    ]
     if any(s is None for s in shapes) or groups(shape, target) is None:
         return None
     return [_hoisted(walk, a, s) for a, s in zip(args, shapes, strict=True) if s is not None]
@@ -316,11 +318,15 @@ def _smaller(a: Size, b: Size) -> bool | None:
     return None
 
 
-def _regrouped(shape: Shape, target: Shape, operand: Value) -> Shape | None:
-    """The shape under which an operand that broadcasts to `shape` broadcasts to `target`."""
-    full = (1,) * (len(shape) - operand.type.rank) + operand.type.shape
+def regrouped(shape: Shape, target: Shape, operand: Shape) -> Shape | None:
+    """The shape, without leading 1s, under which an operand that broadcasts to `shape` broadcasts
+    to `target`, a view of it; None where there is none."""
+    full = (1,) * (len(shape) - len(operand)) + operand
     result: list[Size] = [1] * len(target)
-    for axes, target_axes in groups(shape, target) or []:
+    found = groups(shape, target)
+    if found is None or len(operand) > len(shape):
+        return None
+    for axes, target_axes in found:
         if all(full[a] == 1 for a in axes):
             continue
         if any(full[a] != shape[a] for a in axes):

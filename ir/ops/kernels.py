@@ -1,5 +1,8 @@
 """Ops of the KERNELS level, which only fusion makes: fused, fused_table, contract.
 
+A `contract` may have a region, its epilogue, which takes the product and further operands and gives
+the results; without one the product is the result.
+
 `fused` and `fused_table` hold a region that says what they compute; their result types come from
 it (`Builder.emit_typed`), so that they have no type rule and no reference of their own. What a
 legal region is stands in `treadle.ir.regions`; `treadle.ir.interpreter` runs it.
@@ -80,7 +83,7 @@ FUSED_TABLE = register(
 
 @dataclass(frozen=True, slots=True)
 class ContractAttrs(Attrs):
-    """`spec`: einsum's notation for two operands, such as "bmk,bnk->bmn"."""
+    """`spec`: einsum's notation for the first two operands, such as "bmk,bnk->bmn"."""
 
     spec: str
 

@@ -124,9 +124,9 @@ def adam(count: int = 6) -> Function:
         (cross_entropy(), 2),
         # Adam's step and corrections, which are scalars; all parameters.
         (adam(), 2),
-        # Activation with its derivative; loss and gradient rows; the mean; the two bias sums, the
-        # first with the activation's gradient; all updates.
-        (gelu_step(), 6),
+        # Loss and gradient rows; the mean; the two bias sums; all updates. The activation and its
+        # derivative are in the epilogues of contractions.
+        (gelu_step(), 5),
     ],
     ids=["softmax", "hand-written", "norm", "norm-backward", "loss", "adam", "gelu-step"],
 )
