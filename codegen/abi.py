@@ -5,7 +5,8 @@ then results, then the module's constants, then the workspace, then the address 
 `treadle_parallel` (null: everything on the caller's thread) and, as an integer, the number of
 threads. The result of an in-place pair has its parameter's pointer. Data are row-major and aligned
 to their element; only the workspace is aligned to 64 bytes. The entry returns 0, or the number of
-a fault site plus one.
+a fault site plus one; it puts the same into the first word of `fault` when it is done, and the
+offending value into the second.
 
 The workspace is the memory plan's block, then the kernels' shared scratch, then their scratch for
 each thread, of as many bytes as the module says. So neither addresses nor the number of threads are

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from treadle.runtime.native import NativeCode
 from treadle.runtime.outcome import failure, printed_texts, show
 from treadle.runtime.stages import Compilation
 from treadle.runtime.threads import get_num_threads, pool
+from treadle.tracer.backend import Finished
 
 Array = npt.NDArray[Any]
 
@@ -38,6 +38,10 @@ def _slow_pointer(array: Array) -> int | None:
 
 
 data_pointer = _fast_pointer if _layout_is_known() else _slow_pointer
+
+
+_Fault = ctypes.c_int64 * 2
+_NOT_RUN = -1  # in the fault record until native code has run to its end
 
 
 class NativeExecutable:
@@ -64,46 +68,63 @@ class NativeExecutable:
         count = len(fn.params) + len(self._results) + len(self._constants) + 3
         self._buffers_type = ctypes.c_void_p * count
         self._parallel = compilation.emitted.parallel
-        self._block: Array | None = None
-        self._block_lock = threading.Lock()
+        self._blocks: list[Array] = []
 
     def run(self, arrays: Sequence[Array], threads: int | None = None) -> list[Array]:
         """See `treadle.tracer.backend.Executable.run`."""
-        results = self._run(arrays, threads)
-        if self._texts:
-            show(self._texts, results[self._given :])
-            del results[self._given :]
-        return results
-
-    def _run(self, arrays: Sequence[Array], threads: int | None) -> list[Array]:
-        count = (threads or get_num_threads()) if self._parallel else 1
         outs = [arrays[r] if isinstance(r, int) else blocks.empty(*r) for r in self._results]
-        mine = self._block_lock.acquire(blocking=False)
+        fault = _Fault(_NOT_RUN, 0)
         try:
-            self._call(arrays, outs, self._workspace(mine, count), count)
-        finally:
-            if mine:
-                self._block_lock.release()
+            self._run(arrays, outs, fault, threads)
+            if self._texts:
+                show(self._texts, outs[self._given :])
+        except BaseException as interrupt:
+            # Ctrl-C is raised when native code returns, which is where a step spends its time.
+            if fault[0] == 0:
+                raise Finished(outs[: self._given], interrupt) from None
+            raise
+        if self._texts:
+            del outs[self._given :]
         return outs
 
-    def _workspace(self, mine: bool, threads: int) -> Array:
-        """The executable's own block, or a fresh one while another thread is using that."""
+    def _run(
+        self,
+        arrays: Sequence[Array],
+        outs: Sequence[Array],
+        fault: ctypes.Array[ctypes.c_int64],
+        threads: int | None,
+    ) -> None:
+        count = (threads or get_num_threads()) if self._parallel else 1
+        block = self._workspace(count)
+        try:
+            self._call(arrays, outs, block, fault, count)
+        finally:
+            if not self._blocks:
+                self._blocks.append(block)
+
+    def _workspace(self, threads: int) -> Array:
+        """The block of the last call, or a fresh one: while another thread is using that, or where
+        an interrupt has lost it."""
         emitted = self.compilation.emitted
         nbytes = emitted.workspace + threads * emitted.scratch
-        if not mine:
+        try:
+            block = self._blocks.pop()  # atomic; a lock could be left taken by an interrupt
+        except IndexError:
             return aligned_block(nbytes)
-        if self._block is None or self._block.nbytes < nbytes:
-            self._block = aligned_block(nbytes)
-        return self._block
+        return block if block.nbytes >= nbytes else aligned_block(nbytes)
 
     def _call(
-        self, arrays: Sequence[Array], outs: Sequence[Array], workspace: Array, threads: int
+        self,
+        arrays: Sequence[Array],
+        outs: Sequence[Array],
+        workspace: Array,
+        fault: ctypes.Array[ctypes.c_int64],
+        threads: int,
     ) -> None:
         pointers = [data_pointer(a) for a in arrays]
         pointers += [data_pointer(a) for a in outs]
         pointers += self._constant_pointers
         pointers += (data_pointer(workspace), pool().parallel if threads > 1 else 0, threads)
-        fault = (ctypes.c_int64 * 2)()
         if self._entry(self._buffers_type(*pointers), fault):
             site = self.compilation.emitted.faults[fault[0] - 1]
             raise failure(self.compilation.core, arrays, site, fault[1]) from None

@@ -25,6 +25,19 @@ class CompileOptions:
     contract: bool = False
 
 
+class Finished(Exception):
+    """What interrupted a call (Ctrl-C, a signal handler that raises) when the run was over.
+
+    `results` are complete and parameters updated in place hold their new content; whoever called
+    puts the rest in place, so that no state is half written, and raises `interrupt`.
+    """
+
+    def __init__(self, results: list[Array], interrupt: BaseException) -> None:
+        super().__init__()
+        self.results = results
+        self.interrupt = interrupt
+
+
 class Executable(Protocol):
     """A compiled Function."""
 
@@ -41,7 +54,8 @@ class Executable(Protocol):
         """One array a parameter, C-contiguous and of its type, in the Function's order; returns
         one array a result. The result of an in-place pair is the parameter's array itself.
         `threads`: how many to use, where that is asked for.
-        Raises IndexFault, with every array as before the call, where the run found a fault."""
+        Raises IndexFault or CheckError, with every array as before the call, where the run found
+        a fault; Finished for an interrupt after the run, KeyboardInterrupt for one before it."""
         ...
 
     def stage(self, name: str) -> str:

@@ -21,7 +21,7 @@ from treadle.ir.errors import GradientError
 from treadle.ir.graph import Function, Result, Value
 from treadle.ir.op import NO_ATTRS, Trait, get_op
 from treadle.tracer import tape
-from treadle.tracer.backend import CompileOptions, Executable, compiler
+from treadle.tracer.backend import CompileOptions, Executable, Finished, compiler
 from treadle.tracer.cell import Cell
 from treadle.tracer.escapes import FreshTensor
 from treadle.tracer.history import Node
@@ -107,7 +107,11 @@ class Pullback:
             executable = self.executable()
             for param, _ in executable.in_place:
                 arrays[param] = arrays[param].copy()
-            return [Tensor(Cell.of(out)) for out in executable.run(arrays, self.threads)]
+            try:
+                outs = executable.run(arrays, self.threads)
+            except Finished as stop:
+                raise stop.interrupt from None
+            return [Tensor(Cell.of(out)) for out in outs]
 
         return pull
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treadle.tracer import pullback
-from treadle.tracer.backend import CompileOptions, Executable
+from treadle.tracer.backend import CompileOptions, Executable, Finished
 from treadle.tracer.cell import Cell
 from treadle.tracer.effects import replace_elements, set_attribute, set_cell, set_item
 from treadle.tracer.errors import leak_error
@@ -90,7 +91,27 @@ class Specialization:
         if self._pull is not None:
             saved = self._pull.save(found, self._sources, arrays)
         self._own_in_place(found, arrays, bool(saved))
-        outs = self.executable.run(arrays, self.threads)
+        outs: Sequence[Array] | None = None
+        try:
+            outs = self.executable.run(arrays, self.threads)
+            return self._finish(found, outs, saved)
+        except Finished as stop:  # the step is done: all of its state is written, or none
+            self._finish(found, stop.results, saved, again=True)
+            raise stop.interrupt from None
+        except BaseException:
+            if outs is not None:
+                self._finish(found, outs, saved, again=True)
+            raise
+
+    def _finish(
+        self,
+        found: Sequence[Any],
+        outs: Sequence[Array],
+        saved: list[Array] | None,
+        again: bool = False,
+    ) -> Any:
+        """Put everything that the run computed where it belongs. `again`: an interrupt came in
+        the middle of it; doing all of it once more gives the same."""
         self._write_back(found, outs)
         fresh = self._tensors(outs)
         if self._pull is not None:
@@ -99,7 +120,11 @@ class Specialization:
             owner: Tensor = (fresh if grad.fresh else found)[grad.position]
             owner.history.grad = grad.recipe.build(found, fresh)
         for binding in self._bindings:
-            _bind(binding, found, fresh)
+            if again and binding.recipe is None:
+                with contextlib.suppress(AttributeError, KeyError, ValueError):
+                    _bind(binding, found, fresh)
+            else:
+                _bind(binding, found, fresh)
         return self._output.build(found, fresh)
 
     def _write_back(self, found: Sequence[Any], outs: Sequence[Array]) -> None:
