@@ -12,6 +12,8 @@ from treadle.codegen.transpose import turn_function
 from treadle.codegen.turning import BLOCK, Turned
 from treadle.ir.types import float32, float64
 
+_LINE = 64  # bytes of a cache line
+
 
 class Map(Nest):
     """Nothing is reduced."""
@@ -28,7 +30,7 @@ class Map(Nest):
         """Blocks of the vector loop and the loop across, with turned operands."""
         w, plan, lanes = self.w, self.plan, self.plan.lanes
         across = plan.turned[0].across
-        first, last = self.span(across)
+        first, last = self._aligned_span(across)
         params = [self.region.fn.inputs[t.param] for t in plan.turned]
         tiles = [w.alloca(memory_type(p.type.dtype), BLOCK * lanes * plan.unroll) for p in params]
         for piece in self.pieces(plan.unroll):
@@ -36,8 +38,10 @@ class Map(Nest):
             def body(
                 index: Number, mask: Val | None, _: Sequence[Val], piece: Piece = piece
             ) -> Sequence[Val]:
-                with w.loop(first, last, BLOCK, "block") as start:
-                    steps = w.binary("llvm.smin", w.sub(w._as(last, I64), start), BLOCK)
+                with w.loop(first, last, BLOCK, "block") as block:
+                    start = w.binary("llvm.smax", block, 0)
+                    stop = w.binary("llvm.smin", w.add(block, BLOCK), last)
+                    steps = w.sub(stop, start)
                     at = Scope(self.code, 1, {across: self.index(across, start)}, outer)
                     if piece.lanes > 1:
                         for turned, tile in zip(plan.turned, tiles, strict=True):
@@ -53,6 +57,25 @@ class Map(Nest):
                 return ()
 
             run_piece(w, piece, (), body)
+
+    def _aligned_span(self, across: int) -> tuple[Number, Number]:
+        """The span moved back, so that blocks begin where cache lines of the first turned operand
+        do. Otherwise two blocks share each line: where rows lie a power of two apart it has left
+        the cache before the second one comes (measured: half the speed)."""
+        first, last = self.span(across)
+        turned, size = self.plan.turned[0], self.code.sizes[across]
+        param = self.region.fn.inputs[turned.param]
+        itemsize = param.type.dtype.itemsize
+        in_line = _LINE // itemsize
+        if any(s % in_line for n, s in enumerate(turned.steps) if n != across):
+            return first, last
+        w = self.w
+        start = w.gep(self.code.inputs[param], turned.offset, memory_type(param.type.dtype))
+        at = w.cast("ptrtoint", start, I64)
+        back = w.lshr(w.and_(at, _LINE - 1), itemsize.bit_length() - 1)
+        moved = w.sub(w._as(last, I64), back)
+        is_end = w.icmp("eq", w._as(last, I64), size)
+        return w.sub(w._as(first, I64), back), w.select(is_end, w._as(size, I64), moved)
 
     def _turn(
         self, turned: Turned, tile: Val, at: Scope, index: Number, steps: Val, width: int
