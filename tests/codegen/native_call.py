@@ -49,13 +49,16 @@ class Native:
     emitted: Emitted
     code: NativeCode
 
-    def __call__(self, *arrays: Array, at_end: bool = True) -> tuple[int, list[Array], list[int]]:
-        """(returned, results, fault record). Buffers touch a forbidden page at their end or start.
+    def __call__(
+        self, *arrays: Array, at_end: bool = True, shift: int = 0
+    ) -> tuple[int, list[Array], list[int]]:
+        """(returned, results, fault record). Buffers touch a forbidden page at their end or start;
+        operands at their start are moved on by `shift` bytes.
 
         Operands that no in-place result overwrites must be as before.
         """
         with _Guarded() as guard:
-            params = [guard.copy(a, at_end) for a in arrays]
+            params = [guard.copy(a, at_end, shift) for a in arrays]
             shared = {r: params[p] for p, r in self.memory.in_place}
             results = [
                 shared.get(n, guard.empty(v.type.static_shape, v.type.dtype.dtype, at_end))
@@ -123,22 +126,24 @@ class _Guarded:
             )
             del block
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], at_end: bool) -> Array:
+    def empty(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], at_end: bool, shift: int = 0
+    ) -> Array:
         nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        inside = max(-(-nbytes // mmap.PAGESIZE), 1) * mmap.PAGESIZE
+        inside = max(-(-(nbytes + shift) // mmap.PAGESIZE), 1) * mmap.PAGESIZE
         block = mmap.mmap(-1, inside + 2 * mmap.PAGESIZE)
         whole = np.frombuffer(block, np.uint8)
         whole[:] = 0xA5
         address = whole.ctypes.data
-        start = mmap.PAGESIZE + (inside - nbytes if at_end else 0)
+        start = mmap.PAGESIZE + (inside - nbytes if at_end else shift)
         found = np.frombuffer(block, dtype, nbytes // dtype.itemsize, start).reshape(shape)
         _protect(address, mmap.PAGESIZE, 0)
         _protect(address + len(whole) - mmap.PAGESIZE, mmap.PAGESIZE, 0)
         self._maps.append((block, address, len(whole)))
         return found
 
-    def copy(self, array: Array, at_end: bool) -> Array:
-        found = self.empty(array.shape, array.dtype, at_end)
+    def copy(self, array: Array, at_end: bool, shift: int = 0) -> Array:
+        found = self.empty(array.shape, array.dtype, at_end, shift)
         found[...] = array
         return found
 

@@ -284,17 +284,13 @@ def test_transposes_of_any_size_turn_every_element(
 
 @pytest.mark.parametrize("target", FAMILIES, ids=lambda t: t.name)
 @pytest.mark.parametrize("start", [0, 1, 5, 15])
-@pytest.mark.parametrize("width", [3, 16, 90, 600])
+@pytest.mark.parametrize("width", [16, 96, 640])
 def test_blocks_of_a_transpose_may_begin_inside_of_a_cache_line(
     start: int, width: int, target: Target
 ) -> None:
     """Rows a whole number of lines apart: blocks begin where lines do, the first one is short."""
-
-    def body(b: Builder, x: Value) -> Value:
-        part = b.call("slice", x, starts=(1, start), steps=(1, 1), shape=(35, width))
-        return b.add(b.transpose(part), 1.0)
-
-    native = compiled(program(body, f32(37, 640)), target)
+    native = compiled(program(lambda b, x: b.add(b.transpose(x), 1.0), f32(35, width)), target)
     assert fused_plans(native)[0].turned
-    x = draw(width, 37, 640)
-    np.testing.assert_array_equal(native.results(x)[0], x[1:36, start : start + width].T + 1)
+    x = draw(width, 35, width)
+    _, (got,), _ = native(x, at_end=False, shift=4 * start)
+    np.testing.assert_array_equal(got, x.T + 1)
