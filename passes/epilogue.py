@@ -30,6 +30,7 @@ from treadle.ir.op import Trait, must_run
 from treadle.ir.regions import broadcasts_to, is_epilogue_op
 from treadle.ir.types import Shape, size_product
 from treadle.passes.fuse_build import is_scalar_const, scalar_const
+from treadle.passes.fuse_regions import MAX_CHEAP
 from treadle.passes.fuse_shapes import is_fusible, regrouped
 from treadle.passes.manager import PassContext
 
@@ -88,6 +89,7 @@ class _Walk:
     def __init__(self, fn: Function, ctx: PassContext) -> None:
         self.fn, self.ctx = fn, ctx
         self.index = {r: n for n, i in enumerate(fn.instrs) for r in i.results}
+        self.place = dict(self.index)  # where a value is computed: a member's is its contraction's
         self.users = uses(fn)
         self.states = self._updates()
         self.taken: set[Instr] = set()
@@ -163,6 +165,7 @@ class _Walk:
         found.leaves |= leaves
         found.members.append(instr)
         found.values.add(instr.result)
+        self.place[instr.result] = at
         self.taken.add(instr)
         return None
 
@@ -196,7 +199,7 @@ class _Walk:
 
     def _early(self, value: Value, product: Value, at: int) -> Value | None:
         """`value`, or what it is a view of, that is there before the contraction at `at`."""
-        while self.index.get(value, -1) > at:
+        while self.place.get(value, -1) > at:
             maker = value.producer
             is_whole = value.type.size in (1, product.type.size)
             if maker is None or maker.op.name != "reshape" or not is_whole:
@@ -292,33 +295,44 @@ class _Needs:
         behind = _sources(epilogue)
         inside = {a for m in epilogue.members for a in m.args}
         stored: list[Value] = []
-        again: list[Instr] = []
+        again: dict[Instr, None] = {}
         for value in values:
-            maker = value.producer
-            if maker is None or (value not in self.needed and value is not base):
+            if value not in self.needed and value is not base:
                 continue
-            if value is not base and self._is_had_again(value, maker, inside, behind, stored, at):
-                again.append(maker)
-            else:
+            makers = None
+            if value is not base and value not in self.in_memory:
+                makers = self._had_again(value, inside, behind, {*stored}, at)
+            if makers is None:
                 stored.append(value)
-        return stored, again
+            else:
+                again.update(dict.fromkeys(makers))
+        return stored, list(again)
 
-    def _is_had_again(
-        self, value: Value, maker: Instr, inside: set[Value], behind: Mapping[Value, Value],
-        stored: Sequence[Value], at: int,
-    ) -> bool:  # fmt: skip
-        """Is `value` computed again by who needs it, from what is stored?"""
-        if value in self.in_memory or maker.op.name == "contract":
-            return False
-        if maker.op.has(Trait.EXPENSIVE) and value in inside:
-            return False
-        for arg in maker.args:
-            if behind.get(arg) in self.home or behind.get(arg) in self.products:
-                if behind[arg] not in stored or (arg is not behind[arg] and arg not in self.needed):
-                    return False
-            elif arg not in self.needed and self.index.get(arg, -1) > at:
-                return False
-        return True
+    def _had_again(
+        self, value: Value, inside: set[Value], behind: Mapping[Value, Value],
+        stored: set[Value], at: int,
+    ) -> list[Instr] | None:  # fmt: skip
+        """The members that compute `value` from what is stored, for who needs it outside; None
+        where that costs more than storing it."""
+        found: list[Instr] = []
+        work = [value]
+        while work:
+            maker = work.pop().producer
+            if maker is None or maker.op.name == "contract" or len(found) > MAX_CHEAP:
+                return None
+            if maker.op.has(Trait.EXPENSIVE) and maker.result in inside:
+                return None
+            found.append(maker)
+            for arg in maker.args:
+                source = behind.get(arg)
+                if source is None or not (source in self.home or source in self.products):
+                    if arg not in self.needed and self.index.get(arg, -1) > at:
+                        return None
+                elif arg is not source and arg not in self.needed:
+                    return None
+                elif source not in stored:
+                    work.append(source)
+        return found
 
 
 def _sources(epilogue: Epilogue) -> dict[Value, Value]:
