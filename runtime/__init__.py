@@ -26,6 +26,11 @@ class _OnFirstUse:
 
         return NativeCompiler().compile(fn, options)
 
+    def differentiated(self, fn: Function) -> Function:
+        from treadle.runtime.driver import NativeCompiler
+
+        return NativeCompiler().differentiated(fn)
+
 
 register_compiler(_OnFirstUse())
 set_traceback("full" if full_tracebacks() else "user")

@@ -43,6 +43,13 @@ class NativeCompiler:
         return NativeExecutable(whole, code, perf_counter() - started)
 
 
+    def differentiated(self, fn: Function) -> Function:
+        """The passes up to autodiff."""
+        passes = pipeline()
+        last = next(n for n, p in enumerate(passes) if p.name == "autodiff")
+        return run_pipeline(fn, passes[: last + 1], [], verify=knobs.verify_mode())
+
+
 def chosen_target() -> Target:
     """The target that `TREADLE_TARGET` names, the host's by default."""
     name = knobs.target_name()

@@ -68,6 +68,11 @@ class Compiler(Protocol):
         """Compile a TRACED Function. Raises CompileError."""
         ...
 
+    def differentiated(self, fn: Function) -> Function:
+        """A TRACED Function without `gradient` instructions: they are expanded, after what must
+        be stabilized before that."""
+        ...
+
 
 _registered: list[Compiler] = []
 

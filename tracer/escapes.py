@@ -107,7 +107,7 @@ class Escapes:
         recipes: list[Recipe] = []
         for leaf, path in zip(leaves, paths, strict=True):
             recipe = self._leaf(leaf, path, "out")
-            if isinstance(recipe, Fresh) and leaf.weak:
+            if isinstance(recipe, Fresh) and leaf.weak and not leaf.requires_grad:
                 recipe = Number(recipe.position)
             recipes.append(recipe)
         if treedef.is_leaf:

@@ -205,6 +205,9 @@ class _Writer:
             self.fail_if(f"{v}.history.requires_grad is not {history.requires_grad}")
             self.fail_if(f"{v}.history.leaf is not {history.leaf}")
             self.fail_if(f"{v}.history.depth != {history.depth}")
+            self.fail_if(f"{v}.history.variable is not {history.variable}")
+            if history.variable:
+                self.fail_if(f"{v}.history.open is not {history.open}")
         if item.number in self.plan.any_view:
             return
         if x.maps or x.weak or history.requires_grad:

@@ -25,10 +25,10 @@ import numpy as np
 from treadle.ir.errors import DTypeError, TraceError
 from treadle.ir.graph import Function
 from treadle.ir.types import TensorType
+from treadle.tracer import pullback
 from treadle.tracer.backend import CompileOptions, compiler
 from treadle.tracer.cell import Cell
 from treadle.tracer.errors import located_errors
-from treadle.tracer.history import leaves_of
 from treadle.tracer.items import Tree
 from treadle.tracer.modes import modes
 from treadle.tracer.paths import reach
@@ -36,7 +36,6 @@ from treadle.tracer.pytree import tree_map
 from treadle.tracer.recorder import Recording, record
 from treadle.tracer.signature import Difference, Parameters, describe, differences, reason
 from treadle.tracer.specialization import Specialization
-from treadle.tracer.tape import edge_of
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.traceback import leaving
 
@@ -194,8 +193,6 @@ class Jitted:
             if fitting is None:
                 return self._first_call(args, kwargs)
             spec, found = fitting
-            if spec.tracked and any(_depends_on_variable(found[n]) for n in spec.tracked):
-                return self.__wrapped__(*args, **kwargs)
             if self.specializations[0] is not spec:  # the one used last is tried first
                 self._prefer(spec)
             return spec.call(found)
@@ -229,23 +226,15 @@ class Jitted:
             self._called = True
             for observer in on_first_call:
                 observer(self, args, kwargs)
-        tree = self._reach(roots)
-        try:
-            return self._specialized_call(args, kwargs, roots, tree)
-        finally:
-            tree.release()
-
-    def _specialized_call(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], roots: Sequence[Any], tree: Tree
-    ) -> Any:
-        tensors = (item.value for item in tree.items if item.kind == "tensor")
-        if modes.grad and any(map(_depends_on_variable, tensors)):
-            return self.__wrapped__(*args, **kwargs)
         with self._lock:
             fitting = self._fitting(roots)  # another thread may have compiled it meanwhile
             if fitting is not None:
                 return fitting[0].call(fitting[1])
-            spec = self._specialize(roots, tree)
+            tree = self._reach(roots)
+            try:
+                spec = self._specialize(roots, tree)
+            finally:
+                tree.release()
         found = spec.match(roots)
         if found is None:
             raise TraceError(
@@ -257,7 +246,7 @@ class Jitted:
 
             return compare_with_eager(
                 self.where,
-                tree,
+                self._reach(roots),
                 lambda: self.__wrapped__(*args, **kwargs),
                 lambda: spec.call(found),
             )
@@ -278,8 +267,10 @@ class Jitted:
     def _specialize(self, roots: Sequence[Any], tree: Tree) -> Specialization:
         recording = self._record(roots, tree)
         self._explain(recording)
-        executable = compiler().compile(recording.function, self.options)
-        spec = Specialization(recording, executable, self.options, modes.grad, self.threads)
+        pull = pullback.plan(recording, self.options, self.threads)
+        function = recording.function if pull is None else pull.forward
+        executable = compiler().compile(function, self.options)
+        spec = Specialization(recording, executable, self.options, modes.grad, self.threads, pull)
         self.specializations = [spec, *self.specializations]
         return spec
 
@@ -418,17 +409,6 @@ def _name(fn: Callable[..., Any]) -> str:
     inner = fn.func if isinstance(fn, functools.partial) else fn
     name = getattr(inner, "__name__", None) or type(inner).__name__
     return "lambda_" if name == "<lambda>" else str(name)
-
-
-def _depends_on_variable(x: Tensor) -> bool:
-    """Whether an eager `treadle.grad` is taking a derivative with respect to what `x` was computed
-    from: the Python function runs then, so that derivatives of any order are right."""
-    history = x.history
-    if not history.requires_grad:
-        return False
-    if history.variable:
-        return history.open
-    return not history.leaf and any(h.variable and h.open for h in leaves_of([edge_of(x)]))
 
 
 def _with_stand_ins(

@@ -48,7 +48,9 @@ from treadle.tracer.items import (
 )  # fmt: skip
 from treadle.tracer.names import (
     holds_values,
+    is_treadle,
     is_user_class,
+    is_user_module,
     reads_attributes,
 )  # fmt: skip
 from treadle.tracer.pytree import container_of
@@ -67,11 +69,13 @@ _BASES: Final = (int, float, complex, str, bytes)
 class _Walk(CodeWalk):
     """The part of the walk that looks into objects."""
 
+    float_inputs = True  # floats among the arguments are run-time numbers
+
     def visit(
         self, value: Any, parent: Item | None, step: Step, path: str, argument: bool, guarded: bool
     ) -> None:
         cls = type(value)
-        if argument and (cls is float or isinstance(value, np.floating)):
+        if argument and self.float_inputs and (cls is float or isinstance(value, np.floating)):
             self.add(parent, step, path, "input", value, argument)
             return
         if cls in SCALARS or is_value(value):
@@ -394,6 +398,9 @@ def reach(
         walk.later(fn.__self__, None, Step("const", fn.__self__), self_name)
         fn = fn.__func__
     if isinstance(fn, FunctionType):
+        # An array function decides by its numbers (the order of a norm): they are guarded.
+        home = fn.__globals__.get("__name__")
+        walk.float_inputs = not is_treadle(home) or is_user_module(home)
         item = walk.add(None, Step("const", fn), fn.__name__, "function", fn)
         walk.tree.by_id[id(fn)] = item
         walk.function(item, fn, root=True)

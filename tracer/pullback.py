@@ -1,10 +1,14 @@
 """An eager `backward()` through a compiled call.
 
-Where a call gives results that depend on tensors that require grad, it is recorded in the eager
-history as one node. When `backward()` reaches the node, a second compiled function runs: the traced
-function again with one `gradient` instruction at its end, from the inputs as they were at the
-call. What was used up by a `backward()` inside the function is not recorded: differentiating it
-again is the same error as without jit.
+A specialization with results that depend on tensors that require grad is compiled as two native
+functions: the forward one gives residuals besides the results, and the backward one takes these
+and the cotangents. Each call is recorded in the eager history as one node. What was used up by a
+`backward()` inside the function is not recorded: differentiating it again is the same error as
+without jit.
+
+A derivative of higher order needs the derivative itself as a differentiable function: the traced
+function with a `gradient` instruction behind it, from the inputs as they were at the call. It is
+compiled when it is first asked for, and recorded in the history in turn.
 """
 
 from __future__ import annotations
@@ -17,16 +21,15 @@ import numpy as np
 import numpy.typing as npt
 
 from treadle.ir.builder import Builder
-from treadle.ir.errors import GradientError
 from treadle.ir.graph import Function, Result, Value
 from treadle.ir.op import NO_ATTRS, Trait, get_op
 from treadle.tracer import tape
-from treadle.tracer.backend import CompileOptions, Executable, Finished, compiler
+from treadle.tracer.backend import CompileOptions, Executable, compiler
 from treadle.tracer.cell import Cell
-from treadle.tracer.escapes import FreshTensor
-from treadle.tracer.history import Node
+from treadle.tracer.history import Node, Saved
 from treadle.tracer.modes import modes
 from treadle.tracer.recorder import Recording, Source
+from treadle.tracer.residuals import split
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.trace import reached_from
 
@@ -34,117 +37,217 @@ Array = npt.NDArray[Any]
 Pull = Callable[[Sequence["Tensor | None"]], Sequence["Tensor | None"]]
 
 
-def plan(recording: Recording) -> Pullback | None:
+def plan(recording: Recording, options: CompileOptions, threads: int | None) -> Pullback | None:
     """What to record at each call; None where no result is differentiable from outside."""
     tracked = [n for n, f in enumerate(recording.fresh) if f.role == "tracked"]
     spent = [n for n, f in enumerate(recording.fresh) if f.role == "spent"]
     if not tracked and not spent:
         return None
-    return Pullback(recording, tracked, spent)
+    outputs = [recording.fresh[n].value for n in tracked]
+    reached = {v for y in outputs for v in reached_from(y)}
+    leaves: dict[int, list[Value]] = {}
+    for value, position in recording.variables:
+        if value in reached:
+            leaves.setdefault(position, []).append(value)
+    variables = [tuple(values) for values in leaves.values()]
+    differentiable = _Differentiable(recording.function, outputs, variables, options, threads)
+    return Pullback(differentiable, tuple(leaves), tracked, spent)
 
 
-@dataclass(frozen=True, slots=True)
-class _Leaf:
-    """A tensor to differentiate by: the variables that stand for it, where it is fetched."""
+class _Differentiable:
+    """A traced function, what of its results is differentiated, and by which of its values.
 
-    position: int
-    variables: tuple[Value, ...]
+    `variables` has for each operand the `variable` instructions' results that stand for it.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        outputs: Sequence[Value],
+        variables: Sequence[tuple[Value, ...]],
+        options: CompileOptions,
+        threads: int | None,
+        order: int = 1,
+    ) -> None:
+        self.function = function
+        self.order = order
+        self.outputs = outputs
+        self.variables = variables
+        self.options = options
+        self.threads = threads
+        self._derivative: _Differentiable | None = None
+        self._executable: Executable | None = None
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """The results of the function itself."""
+        if self._executable is None:
+            self._executable = compiler().compile(self.function, self.options)
+        return _run(self._executable, arrays, self.threads)
+
+    def joint(self) -> Function:
+        """The function, with one cotangent an output as further parameters and one gradient an
+        operand as further results."""
+        builder, cotangents = self._builder(self.function.name)
+        gradients = self._gradients(builder, cotangents)
+        return builder.finish([*self.function.results, *gradients])
+
+    def derivative(self) -> _Differentiable:
+        """The gradients alone, as a function that is differentiable in turn: by the operands and
+        by the cotangents."""
+        if self._derivative is None:
+            builder, cotangents = self._builder(f"{self.function.name}_backward")
+            given = [builder.call("variable", ct) for ct in cotangents]
+            results = self._gradients(builder, given)
+            self._derivative = _Differentiable(
+                builder.finish(results),
+                [r.value for r in results],
+                [*self.variables, *((value,) for value in given)],
+                self.options,
+                self.threads,
+                self.order + 1,
+            )
+        return self._derivative
+
+    def _builder(self, name: str) -> tuple[Builder, list[Value]]:
+        fn = self.function
+        builder = Builder(name)
+        for param in fn.params:
+            builder.keep_param(param)
+        cotangents = [
+            builder.param(y.type, f"cotangent {self.order}.{n}") for n, y in enumerate(self.outputs)
+        ]
+        used = {arg for instr in fn.instrs for arg in instr.args}
+        for instr in fn.instrs:
+            done = instr.op.has(Trait.EFFECT) and used.isdisjoint(instr.results)
+            if name == fn.name or not done:  # a derivative does not print and check again
+                builder.append(instr)
+        return builder, cotangents
+
+    def _gradients(self, builder: Builder, cotangents: Sequence[Value]) -> list[Result]:
+        xs = [v for variables in self.variables for v in variables]
+        op = get_op("gradient")
+        attrs = op.attrs(outputs=len(self.outputs))  # type: ignore[call-arg]
+        grads = iter(builder.emit(op, (*self.outputs, *cotangents, *xs), attrs))
+        results: list[Result] = []
+        for variables in self.variables:
+            total = next(grads)
+            for _ in variables[1:]:
+                total = builder.add(total, next(grads))
+            results.append(Result(total, f"gradient {len(results)}"))
+        return results
+
+    def pull(self, inputs: Sequence[Array], operands: tuple[Saved, ...]) -> Pull:
+        """The cotangents of the operands from those of the outputs; recorded in the history where
+        that is on."""
+
+        def pull(cts: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+            given = self.cotangents(cts)
+            arrays = [*inputs, *(_contiguous(ct) for ct in given)]
+            derivative = self.derivative()
+            made = [Tensor(Cell.of(out)) for out in derivative.run(arrays)]
+            if modes.grad:
+                saved = (*operands, *map(tape.save_edge, given))
+                tape.record_saved(saved, made, derivative.pull(arrays, saved))
+            return made
+
+        return pull
+
+    def cotangents(self, cts: Sequence[Tensor | None]) -> list[Tensor]:
+        """Zeros where none has arrived."""
+        return [
+            Tensor(Cell.of(np.zeros(y.type.static_shape, y.type.dtype.dtype))) if ct is None else ct
+            for y, ct in zip(self.outputs, cts, strict=True)
+        ]
+
+
+@dataclass(slots=True)
+class SavedInputs:
+    """The inputs of one call, safe from later writes, and the ends of their histories."""
+
+    arrays: list[Array]
+    operands: tuple[Saved, ...]
 
 
 class Pullback:
-    """The derivative of one specialization, compiled when it is first needed."""
+    """The derivative of one specialization.
 
-    def __init__(self, recording: Recording, tracked: Sequence[int], spent: Sequence[int]) -> None:
-        self.function = recording.function
-        self.options = CompileOptions()
-        self.threads: int | None = None
+    `forward` is the function to compile for the call itself; its results beyond those of the
+    traced function are residuals.
+    """
+
+    def __init__(
+        self,
+        differentiable: _Differentiable,
+        positions: Sequence[int],
+        tracked: Sequence[int],
+        spent: Sequence[int],
+    ) -> None:
+        self.differentiable = differentiable
+        self.positions = positions
         self.tracked = tracked
         self.spent = spent
-        outputs: list[FreshTensor] = [recording.fresh[n] for n in tracked]
-        self.outputs = [f.value for f in outputs]
-        reached = {v for y in self.outputs for v in reached_from(y)}
-        leaves: dict[int, list[Value]] = {}
-        for value, position in recording.variables:
-            if value in reached:
-                leaves.setdefault(position, []).append(value)
-        self.leaves = [_Leaf(p, tuple(vs)) for p, vs in leaves.items()]
-        self._executable: Executable | None = None
+        fn = differentiable.function
+        self.forward = fn
         self._spent_node = Node(None, NO_ATTRS, (), (), None)
         self._spent_node.free()
+        self._backward: Executable | None = None
+        if positions:
+            joint = compiler().differentiated(differentiable.joint())
+            self._split = split(joint, len(fn.params), len(fn.results))
+            self.forward = self._split.forward
 
     def save(
         self, found: Sequence[Any], sources: Sequence[Source], arrays: Sequence[Array]
-    ) -> list[Array] | None:
-        """The inputs as they are now, safe from later writes: storages are pinned, arrays of the
-        user copied. None where backward() can never reach this call."""
-        if not self.leaves or not any(_wants_grad(found[leaf.position]) for leaf in self.leaves):
+    ) -> SavedInputs | None:
+        """The inputs as they are now: storages are pinned, arrays of the user copied. None where
+        backward() can never reach this call."""
+        operands = tuple(tape.save_edge(_owner(found[p])) for p in self.positions)
+        if all(operand.edge is None for operand in operands):
             return None
-        return [_pinned(s, found[s.position], a) for s, a in zip(sources, arrays, strict=True)]
+        kept = [_pinned(s, found[s.position], a) for s, a in zip(sources, arrays, strict=True)]
+        return SavedInputs(kept, operands)
 
     def record(
-        self, found: Sequence[Any], fresh: Sequence[Tensor], saved: list[Array] | None
+        self,
+        fresh: Sequence[Tensor],
+        saved: SavedInputs | None,
+        residuals: Sequence[Array],
     ) -> None:
         """Add the call to the history of its results."""
         for n in self.spent:
             fresh[n].history.made_by((self._spent_node, 0), fresh[n].cell.version)
-        if saved is not None and self.tracked:
-            operands = [_owner(found[leaf.position]) for leaf in self.leaves]
+        if saved is not None:
             results = [fresh[n] for n in self.tracked]
-            tape.record_call(operands, results, self._pull(saved))
+            tape.record_saved(saved.operands, results, self._pull(saved, residuals))
 
-    def _pull(self, saved: Sequence[Array]) -> Pull:
+    def _pull(self, saved: SavedInputs, residuals: Sequence[Array]) -> Pull:
+        again = self.differentiable.pull(saved.arrays, saved.operands)
+
         def pull(cts: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
             if modes.grad:
-                raise GradientError(
-                    "a derivative of higher order through a compiled call; take it inside of the "
-                    "jitted function, or around it with treadle.grad"
-                )
-            given = [
-                np.zeros(y.type.static_shape, y.type.dtype.dtype) if ct is None else ct.array()
-                for y, ct in zip(self.outputs, cts, strict=True)
-            ]
-            arrays = [*saved, *(np.asarray(g, order="C") for g in given)]
-            executable = self.executable()
-            for param, _ in executable.in_place:
-                arrays[param] = arrays[param].copy()
-            try:
-                outs = executable.run(arrays, self.threads)
-            except Finished as stop:
-                raise stop.interrupt from None
+                return again(cts)
+            given = [_contiguous(ct) for ct in self.differentiable.cotangents(cts)]
+            inputs = [saved.arrays[n] for n in self._split.inputs]
+            arrays = [*inputs, *residuals, *given]
+            outs = _run(self.backward(), arrays, self.differentiable.threads)
             return [Tensor(Cell.of(out)) for out in outs]
 
         return pull
 
-    def executable(self) -> Executable:
-        """The compiled derivative."""
-        if self._executable is None:
-            self._executable = compiler().compile(self.derivative(), self.options)
-        return self._executable
+    def backward(self) -> Executable:
+        """The compiled backward function."""
+        if self._backward is None:
+            options = self.differentiable.options
+            self._backward = compiler().compile(self._split.backward, options)
+        return self._backward
 
-    def derivative(self) -> Function:
-        """The traced function with the gradient of its results as results: parameters as before,
-        then one cotangent an output; one result a leaf."""
-        fn = self.function
-        builder = Builder(f"{fn.name}_backward")
-        for param in fn.params:
-            builder.keep_param(param)
-        cts = [builder.param(y.type, f"ct[{n}]") for n, y in enumerate(self.outputs)]
-        used = {arg for instr in fn.instrs for arg in instr.args}
-        for instr in fn.instrs:
-            done = instr.op.has(Trait.EFFECT) and used.isdisjoint(instr.results)
-            if not done:  # the call has printed and checked already
-                builder.append(instr)
-        xs = [v for leaf in self.leaves for v in leaf.variables]
-        op = get_op("gradient")
-        attrs = op.attrs(outputs=len(self.outputs))  # type: ignore[call-arg]
-        grads = iter(builder.emit(op, (*self.outputs, *cts, *xs), attrs))
-        results: list[Result] = []
-        for leaf in self.leaves:
-            total = next(grads)
-            for _ in leaf.variables[1:]:
-                total = builder.add(total, next(grads))
-            results.append(Result(total, f"grad[{len(results)}]"))
-        return builder.finish(results)
+
+def _run(executable: Executable, arrays: Sequence[Array], threads: int | None) -> list[Array]:
+    """Run on arrays that others may hold."""
+    given = list(arrays)
+    for param, _ in executable.in_place:
+        given[param] = given[param].copy()
+    return executable.run(given, threads)
 
 
 def _owner(x: Tensor) -> Tensor:
@@ -158,8 +261,8 @@ def _owner(x: Tensor) -> Tensor:
     return Tensor(x.cell, x.maps[:depth], x.history, type_)
 
 
-def _wants_grad(x: Tensor) -> bool:
-    return bool(x.requires_grad)
+def _contiguous(x: Tensor) -> Array:
+    return np.asarray(x.array(), order="C")
 
 
 def _pinned(source: Source, value: Any, array: Array) -> Array:

@@ -85,6 +85,8 @@ def item_facts(item: Item) -> dict[str, str]:
         facts = {f"{path}.shape": shape_text(value.shape), f"{path}.dtype": value.dtype.name}
         if value.history.requires_grad:
             facts[f"{path}.requires_grad"] = "True"
+        if value.history.variable:
+            facts[f"{path} is an argument of treadle.grad"] = "True"
         return {**_type_of(item), **facts}
     if item.kind == "array":
         facts = {f"{path}.shape": shape_text(value.shape), f"{path}.dtype": str(value.dtype)}

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from treadle.tracer import pullback
 from treadle.tracer.backend import CompileOptions, Executable, Finished
 from treadle.tracer.cell import Cell
 from treadle.tracer.effects import replace_elements, set_attribute, set_cell, set_item
@@ -18,6 +17,7 @@ from treadle.tracer.guards import Match, compile_guard
 from treadle.tracer.history import History
 from treadle.tracer.items import MISSING
 from treadle.tracer.location import user_location
+from treadle.tracer.pullback import Pullback, SavedInputs
 from treadle.tracer.recorder import Binding, Recording, Source
 from treadle.tracer.signature import Facts, describe
 from treadle.tracer.tensor import Tensor
@@ -36,30 +36,23 @@ class Specialization:
         options: CompileOptions,
         grad_mode: bool,
         threads: int | None = None,
+        pull: Pullback | None = None,
     ) -> None:
         self.function = recording.function
         self.executable = executable
+        self._pull = pull
         self.options = options
         self.grad_mode = grad_mode
         self.threads = threads
         self.match: Match = compile_guard(recording.plan)
         self.facts: Facts = describe(recording.plan)
         self.hits = 0
-        # positions of the tensors that require grad, where derivatives are recorded at all
-        self.tracked = tuple(
-            n
-            for n, item in enumerate(recording.plan.fetch)
-            if grad_mode and item.kind == "tensor" and item.value.history.requires_grad
-        )
         self._sources = recording.sources
         self._output = recording.output
         self._fresh = recording.fresh
         self._writes = recording.writes
         self._grads = recording.grads
         self._bindings = recording.bindings
-        self._pull = pullback.plan(recording)
-        if self._pull is not None:
-            self._pull.threads = threads
         self._types = tuple(value.type for value in self.function.outputs)
         self._copied = self._unsafe_parameters()
 
@@ -107,7 +100,7 @@ class Specialization:
         self,
         found: Sequence[Any],
         outs: Sequence[Array],
-        saved: list[Array] | None,
+        saved: SavedInputs | None,
         again: bool = False,
     ) -> Any:
         """Put everything that the run computed where it belongs. `again`: an interrupt came in
@@ -115,7 +108,7 @@ class Specialization:
         self._write_back(found, outs)
         fresh = self._tensors(outs)
         if self._pull is not None:
-            self._pull.record(found, fresh, saved)
+            self._pull.record(fresh, saved, outs[len(self._types) :])
         for grad in self._grads:
             owner: Tensor = (fresh if grad.fresh else found)[grad.position]
             owner.history.grad = grad.recipe.build(found, fresh)

@@ -41,16 +41,20 @@ def record(op: OpDef, attrs: Attrs, operands: Sequence[Tensor], results: Sequenc
     _made_by(node, results)
 
 
-def record_call(operands: Sequence[Tensor], results: Sequence[Tensor], pull: Pull) -> None:
+def save_edge(x: Tensor) -> Saved:
+    """A handle on the history of `x`, without its values."""
+    return Saved(x.type, edge=edge_of(x))
+
+
+def record_saved(operands: tuple[Saved, ...], results: Sequence[Tensor], pull: Pull) -> None:
     """Add a node for a call that brings its own derivative (a compiled function).
 
     `pull` takes one cotangent or None a result, and gives one or None an operand, each of the
     operand's type. It is called at most once unless the graph is retained.
     """
-    args = tuple(Saved(t.type, edge=edge_of(t)) for t in operands)
-    if any(a.edge is not None for a in args):
+    if any(a.edge is not None for a in operands):
         outs = tuple(Saved(r.type) for r in results)
-        _made_by(Node(None, NO_ATTRS, args, outs, user_location(), pull), results)
+        _made_by(Node(None, NO_ATTRS, operands, outs, user_location(), pull), results)
 
 
 def _outs(results: Sequence[Tensor]) -> tuple[Saved, ...]:

@@ -65,3 +65,6 @@ class InterpretingCompiler:
     def compile(self, fn: Function, options: CompileOptions) -> Interpreted:
         self.compiled.append(fn)
         return Interpreted(fn)
+
+    def differentiated(self, fn: Function) -> Function:
+        return run_pipeline(fn, [find_pass(name) for name in PASSES[:3]], [], verify="all")
