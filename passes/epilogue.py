@@ -36,7 +36,6 @@ from treadle.passes.manager import PassContext
 
 MAX_INSTRS: Final = 60  # in one epilogue
 MAX_ARRAYS: Final = 4  # operands of the product's size
-WINDOW: Final = 256  # instructions behind a contraction that are looked at
 
 
 @dataclass(slots=True)
@@ -103,7 +102,7 @@ class _Walk:
         while heap:
             n = heappop(heap)
             instr = self.fn.instrs[n]
-            if n - at > WINDOW or instr.results[0] in found.values:
+            if instr.results[0] in found.values:
                 continue
             if instr.op.name == "reshape":
                 found.values.add(instr.result)
@@ -157,6 +156,8 @@ class _Walk:
             why = self._operand(found, arg, shape, at, instr, slices, leaves)
             if why is not None:
                 return why
+        if self._is_done_twice(found, instr, slices):
+            return "an expensive operand would be computed twice"
         if len(found.members) + len(found.slices | slices) >= MAX_INSTRS:
             return "the epilogue would be too large"
         if found.large(leaves) > MAX_ARRAYS:
@@ -197,6 +198,12 @@ class _Walk:
             leaves.add(source)
         return None
 
+    def _is_done_twice(self, found: Epilogue, user: Instr, slices: set[Instr]) -> bool:
+        """Would others than the epilogue compute something expensive of `slices`, too?"""
+        inside = {user, *slices, *found.slices, *found.members}
+        twice = [s for s in slices if not inside.issuperset(self.users[s.result])]
+        return len(twice) > MAX_CHEAP or any(s.op.has(Trait.EXPENSIVE) for s in twice)
+
     def _early(self, value: Value, product: Value, at: int) -> Value | None:
         """`value`, or what it is a view of, that is there before the contraction at `at`."""
         while self.place.get(value, -1) > at:
@@ -218,6 +225,8 @@ class _Walk:
             return mapped == _stripped(maker.result.type.shape)
         if maker.result in self.states:
             return False
+        if self.place[maker.result] > at:
+            return True  # there is no other way
         if all(u is user for u in self.users[maker.result]):
             return maker.result not in self.fn.outputs
         if maker.op.has(Trait.EXPENSIVE):
