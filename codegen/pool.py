@@ -23,10 +23,14 @@ that long for another thread's tile: the core that it leaves is where that threa
 
 A thread that shares its core with another process loses it in the middle of a tile, for
 milliseconds, and everybody waits. So whoever finds that it was kept off its core (the clock jumped
-while it looked) or that a tile took several times as long as its own ones reports a crowd: regions
-then run on one thread less, for 10 ms, twice as long each time that the next try meets a crowd
-again, at most a third of a second. Where more threads are asked for than there are cores this is
-left to the system, and nobody looks for long.
+while it looked), or waits for a tile for longer than two of its own took, reports the time lost.
+Where that comes to a quarter of the time, regions run on one thread less: for 10 ms, twice as long
+each time that the next try is lost again, at most a third of a second. Where more threads are asked
+for than there are cores this is left to the system, and nobody looks for long.
+
+After a crowd, Linux often leaves a worker on the caller's core: the two never run at a time for
+long, so that nothing looks out of balance, and a step takes longer than on one thread. A worker
+that finds itself there moves to another core.
 """
 
 from __future__ import annotations
@@ -63,22 +67,25 @@ MAX_THREADS: Final = 256
 _WORD: Final = 0
 _GENERATION: Final = 4  # the upper half of the word on a little-endian machine: what sleepers watch
 _DONE: Final = 128
-_FN, _CTX, _TILES, _THREADS = 256, 264, 272, 280
+_FN, _CTX, _TILES, _THREADS, _CORE = 256, 264, 272, 280, 288
 _BUSY: Final = 384
 _SLEEPERS, _ROOM = 512, 520
 _WAITING: Final = 640
 _STARTED, _LIMIT, _CORES, _SPIN, _BRIEF = 768, 776, 784, 792, 800
-_LEFT_OUT, _CALM, _PERIOD, _REPORTED = 832, 840, 848, 856
+_LEFT_OUT, _CALM, _PERIOD, _REPORTED, _LOST, _MOVED = 832, 840, 848, 856, 864, 872
 _MUTEX: Final = 896  # pthread_mutex_t is 40 bytes on Linux, 64 on macOS
 _CONDITION: Final = 1024  # pthread_cond_t is 48 bytes on both
 _SIZE: Final = 1152
 
+_CPU_WORDS: Final = 16  # of a cpu_set_t
 _PAUSES: Final = 32  # between two looks at the clock: some 0.5 to 2 us
-_JUMP: Final = 250_000  # ns that a thread must have been kept off its core to count
-_TILES_LATE: Final = 4  # and so many times as long as the caller's own tiles took
+_JUMP: Final = 250_000  # ns between two looks that tell of a thread kept off its core
+_LATE: Final = 50_000  # ns besides twice the time of an own tile
+_CROWD: Final = 3_000_000  # ns lost, a quarter of the time that passes forgiven
 _CALM_AT_FIRST: Final = 10_000_000  # ns for which a thread is left out
 _CALM_AT_MOST: Final = 320_000_000
-_APART: Final = 1_000_000  # ns between two reports that count: one crowd is met by several threads
+_STAY: Final = 2_000_000  # ns between two moves from one core to another
+_AGAIN: Final = 30_000_000  # ns after a try in which a crowd is still the same one
 
 
 def parking_of(target: Target) -> Parking | None:
@@ -95,13 +102,14 @@ def emit_pool(target: Target, parking: Parking) -> str:
     _write_clock(module, "darwin" in target.triple)
     _write_park(module, state, parking, target)
     _write_crowd(module, state)
+    _write_joining(module, state)
     _write_spin(module, state)
     _write_work(module, state)
-    _write_worker(module, state)
+    _write_move(module, state, parking)
+    _write_worker(module, state, parking)
     _write_start(module, state, "darwin" in target.triple)
     _write_wait(module, state)
-    _write_joining(module, state)
-    _write_parallel(module, state)
+    _write_parallel(module, state, parking)
     _write_reset(module, state, parking)
     w = module.function(WORKERS, I64, [])
     w.ret(_read(w, I64, w.gep(state, _STARTED)))
@@ -186,17 +194,22 @@ def _write_park(module: Module, state: Val, parking: Parking, target: Target) ->
 
 
 def _write_crowd(module: Module, state: Val) -> None:
-    """`crowd(now)`: others want the cores; leave out one thread more for a while."""
-    w = module.function("crowd", VOID, [(I64, "now")], internal=True)
-    (now,) = w.args
-    reported = w.gep(state, _REPORTED)
-    before = _read(w, I64, reported)
-    news = w.icmp("sgt", w.sub(now, before), _APART)
-    with w.if_(news, "news"), w.if_(_swap(w, reported, before, now), "mine"):
+    """`lost(now, time)`: so much time went by because a thread was kept off its core. Where it is
+    much, leave out one thread more for a while."""
+    w = module.function("lost", VOID, [(I64, "now"), (I64, "time")], internal=True)
+    now, time = w.args
+    reported, lost = w.gep(state, _REPORTED), w.gep(state, _LOST)
+    passed = w.sub(now, _read(w, I64, reported))
+    _write(w, now, reported)
+    kept = w.binary("llvm.smax", w.sub(_read(w, I64, lost), w.sdiv(passed, 4)), 0)
+    total = w.add(kept, time)
+    threads, cores = _read(w, I64, w.gep(state, _THREADS)), _read(w, I64, w.gep(state, _CORES))
+    much = w.icmp("sgt", total, _CROWD)
+    _write(w, w.select(much, w.int(0), total), lost)
+    with w.if_(w.and_(much, w.icmp("sle", threads, cores)), "crowd"):
         period, calm, left_out = (w.gep(state, at) for at in (_PERIOD, _CALM, _LEFT_OUT))
-        old = _read(w, I64, period)
-        again = w.icmp("slt", now, w.add(_read(w, I64, calm), w.mul(old, 8)))
-        longer = w.binary("llvm.smin", w.mul(old, 2), _CALM_AT_MOST)
+        again = w.icmp("slt", now, w.add(_read(w, I64, calm), _AGAIN))
+        longer = w.binary("llvm.smin", w.mul(_read(w, I64, period), 2), _CALM_AT_MOST)
         new = w.select(again, longer, w.int(_CALM_AT_FIRST))
         _write(w, new, period)
         _write(w, w.add(now, new), calm)
@@ -231,9 +244,12 @@ def _write_joining(module: Module, state: Val) -> None:
 
 
 def _write_spin(module: Module, state: Val) -> None:
-    """`spin(address, seen)`: looks at the i32 there until it differs from `seen` or time is up."""
-    w = module.function("spin", VOID, [(PTR, "address"), (I32, "seen")], internal=True)
-    address, seen = w.args
+    """`spin(address, seen, limit)`: looks at the i32 there until it differs from `seen`, for at
+    most `limit` ns, or less where there is a crowd."""
+    w = module.function(
+        "spin", VOID, [(PTR, "address"), (I32, "seen"), (I64, "limit")], internal=True
+    )
+    address, seen, limit = w.args
     done = w.new_block("done")
 
     def leave_if(condition: Val, label: str) -> None:
@@ -242,20 +258,21 @@ def _write_spin(module: Module, state: Val) -> None:
         w.start(go_on)
 
     started = w.call("now", I64, [])
-    threads, cores, left_out, long, brief = (
-        _read(w, I64, w.gep(state, at)) for at in (_THREADS, _CORES, _LEFT_OUT, _SPIN, _BRIEF)
+    threads, cores, left_out, brief = (
+        _read(w, I64, w.gep(state, at)) for at in (_THREADS, _CORES, _LEFT_OUT, _BRIEF)
     )
     crowded = w.or_(w.icmp("ne", left_out, 0), w.icmp("sgt", threads, cores))
-    end = w.add(started, w.select(crowded, brief, long))
+    end = w.add(started, w.select(crowded, w.binary("llvm.smin", brief, limit), limit))
 
     def look(carried: Sequence[Val]) -> Sequence[Val]:
         with w.loop(0, _PAUSES, label="pause"):
             leave_if(w.icmp("ne", _read(w, I32, address, "acquire"), seen), "same")
             _pause(w)
         now = w.call("now", I64, [])
-        with w.if_(w.icmp("sgt", w.sub(now, carried[0]), _JUMP), "kept_off", unlikely=True):
-            w.call("crowd", VOID, [now])
-        leave_if(w.icmp("sgt", w.sub(now, carried[0]), _JUMP), "on_core")
+        jump = w.sub(now, carried[0])
+        with w.if_(w.icmp("sgt", jump, _JUMP), "kept_off", unlikely=True):
+            w.call("lost", VOID, [now, jump])
+        leave_if(w.icmp("sgt", jump, _JUMP), "on_core")
         return [now]
 
     w.while_([started], lambda carried: w.icmp("slt", carried[0], end), look, "look")
@@ -265,9 +282,10 @@ def _write_spin(module: Module, state: Val) -> None:
 
 
 def _write_wait(module: Module, state: Val) -> None:
-    """`wait(tiles, patience)`: until so many tiles of the region are done. Having waited longer
-    than `patience` tells of a crowd."""
+    """`wait(tiles, patience)`: until so many tiles of the region are done. The caller looks for
+    `patience` ns, then sleeps: its core may be the one that the other thread needs."""
     w = module.function("wait", VOID, [(I64, "tiles"), (I64, "patience")], internal=True)
+    patience = w.args[1]
     place, waiting = w.gep(state, _DONE), w.gep(state, _WAITING)
     goal = w.cast("trunc", w.args[0], I32)
 
@@ -275,7 +293,7 @@ def _write_wait(module: Module, state: Val) -> None:
         return _read(w, I32, place, how)
 
     def wait(carried: Sequence[Val]) -> Sequence[Val]:
-        w.call("spin", VOID, [place, carried[0]])
+        w.call("spin", VOID, [place, carried[0], patience])
         with w.if_(w.icmp("eq", done(), carried[0]), "asleep"):
             # Whoever finishes the last tile sees this flag, or `park` sees the tile.
             _write(w, w.int(1), waiting, "seq_cst")
@@ -288,8 +306,9 @@ def _write_wait(module: Module, state: Val) -> None:
         started = w.call("now", I64, [])
         w.while_([before], lambda carried: w.icmp("ne", carried[0], goal), wait, "wait")
         now = w.call("now", I64, [])
-        with w.if_(w.icmp("sgt", w.sub(now, started), w.args[1]), "late", unlikely=True):
-            w.call("crowd", VOID, [now])
+        waited = w.sub(now, started)
+        with w.if_(w.icmp("sgt", waited, patience), "late", unlikely=True):
+            w.call("lost", VOID, [now, waited])
     w.ret()
 
 
@@ -335,7 +354,41 @@ def _call(w: FunctionWriter, fn: Val, ctx: Val, tile: Val, slot: Val) -> None:
     w.effect(f"call void {fn.ref}({ctx}, {tile}, {slot})")
 
 
-def _write_worker(module: Module, state: Val) -> None:
+def _write_move(module: Module, state: Val, parking: Parking) -> None:
+    """`move()`: leaves the core on which the caller of the region runs."""
+    if parking != "futex":
+        return
+    w = module.function("move", VOID, [], internal=True)
+    core = w.external("sched_getcpu", I32, [])
+    threads, cores = _read(w, I64, w.gep(state, _THREADS)), _read(w, I64, w.gep(state, _CORES))
+    here = w.icmp("eq", core, _read(w, I32, w.gep(state, _CORE)))
+    with w.if_(w.and_(here, w.icmp("sle", threads, cores)), "here", unlikely=True):
+        now, moved = w.call("now", I64, []), w.gep(state, _MOVED)
+        with w.if_(w.icmp("sgt", w.sub(now, _read(w, I64, moved)), _STAY), "move"):
+            _write(w, now, moved)
+            _leave(w, w.cast("zext", core, I64))
+    w.ret()
+
+
+def _leave(w: FunctionWriter, core: Val) -> None:
+    """Forbid this thread the core, which moves it at once, and allow it again."""
+    allowed, others = w.alloca(I64, _CPU_WORDS), w.alloca(I64, _CPU_WORDS)
+    this, size = _i32(0), w.int(8 * _CPU_WORDS)
+    failed = w.external("sched_getaffinity", I32, [this, size, allowed])
+    with w.if_(w.icmp("eq", failed, 0), "known"):
+        with w.carry(0, _CPU_WORDS, 1, [w.int(0)], "word") as words:
+            at = words.index
+            bit = w.shl(w.int(1), w.and_(core, 63))
+            bit = w.select(w.icmp("eq", at, w.lshr(core, 6)), bit, 0)
+            word = w.and_(w.load(I64, w.gep(allowed, at, I64)), w.xor(bit, -1))
+            w.store(word, w.gep(others, at, I64))
+            words.next = [w.or_(words.carried[0], word)]
+        with w.if_(w.icmp("ne", words.results[0], 0), "elsewhere"):
+            w.external("sched_setaffinity", I32, [this, size, others])
+            w.external("sched_setaffinity", I32, [this, size, allowed])
+
+
+def _write_worker(module: Module, state: Val, parking: Parking) -> None:
     """`worker(slot)`: what a thread of the pool does for ever.
 
     It waits for another generation than the one at which it last found nothing to take. Where
@@ -349,6 +402,8 @@ def _write_worker(module: Module, state: Val) -> None:
     w.start(again)
     seen = _read(w, I32, place, "acquire")
     room = _read(w, I32, w.gep(state, _ROOM), "acquire")
+    if parking == "futex":
+        w.call("move", VOID, [])
     w.call("work", I64, [slot])
     takes_part = w.icmp("ult", slot, _read(w, I64, w.gep(state, _THREADS)))
     w.cond_br(takes_part, spin, left_out)
@@ -356,7 +411,7 @@ def _write_worker(module: Module, state: Val) -> None:
     w.call("park", VOID, [w.gep(state, _ROOM), room])
     w.br(again)
     w.start(spin)
-    w.call("spin", VOID, [place, seen])
+    w.call("spin", VOID, [place, seen, _read(w, I64, w.gep(state, _SPIN))])
     w.cond_br(w.icmp("eq", _read(w, I32, place, "acquire"), seen), sleep, again)
     w.start(sleep)
     # Whoever publishes a generation sees this sleeper, or `park` sees the generation.
@@ -405,7 +460,7 @@ def _write_start(module: Module, state: Val, darwin: bool) -> None:
     w.ret()
 
 
-def _write_parallel(module: Module, state: Val) -> None:
+def _write_parallel(module: Module, state: Val, parking: Parking) -> None:
     params = [(PTR, "fn"), (PTR, "ctx"), (I64, "tiles"), (I64, "threads")]
     w = module.function(PARALLEL, VOID, params)
     fn, ctx, tiles, wanted = w.args
@@ -427,6 +482,8 @@ def _write_parallel(module: Module, state: Val) -> None:
     for value, at in ((fn, _FN), (ctx, _CTX), (tiles, _TILES), (threads, _THREADS)):
         _write(w, value, w.gep(state, at))
     _write(w, _i32(0), w.gep(state, _DONE))
+    if parking == "futex":
+        _write(w, w.external("sched_getcpu", I32, []), w.gep(state, _CORE))
     old = _read(w, I32, w.gep(state, _GENERATION))
     generation = w.shl(w.cast("zext", w.add(old, 1), I64), 32)
     _write(w, w.or_(generation, tiles), w.gep(state, _WORD), "seq_cst")
@@ -440,9 +497,10 @@ def _write_parallel(module: Module, state: Val) -> None:
         count = w.select(less_room, w.int(MAX_THREADS), w.sub(tiles, 1))
         w.call("unpark", VOID, [w.gep(state, _GENERATION), w.cast("trunc", count, I32)])
     started = w.call("now", I64, [])
-    mine = w.binary("llvm.smax", w.call("work", I64, [w.int(0)]), 1)
-    each = w.sdiv(w.sub(w.call("now", I64, []), started), mine)
-    patience = w.binary("llvm.smax", w.mul(each, _TILES_LATE), _JUMP)
+    mine = w.call("work", I64, [w.int(0)])
+    each = w.sdiv(w.sub(w.call("now", I64, []), started), w.binary("llvm.smax", mine, 1))
+    known = w.add(w.mul(each, 2), _LATE)
+    patience = w.select(w.icmp("eq", mine, 0), _read(w, I64, w.gep(state, _SPIN)), known)
     w.call("wait", VOID, [tiles, patience])
     _write(w, w.int(0), busy, "release")
     w.ret()
