@@ -20,6 +20,7 @@ import numpy as np
 from treadle.ir.errors import TraceError
 from treadle.tracer.guards import content, digest
 from treadle.tracer.items import SCALARS, Item, Tree, is_value
+from treadle.tracer.paths import context_value
 
 COPIED = 1 << 26  # bytes up to which an array is copied, so that it can be put back
 _DEPTH = 8  # iterators inside of iterators
@@ -103,7 +104,7 @@ def _copy(value: Any) -> Any:
     if isinstance(value, bytearray):
         return bytes(value)
     if isinstance(value, ContextVar):
-        return value.get(None)
+        return context_value(value)
     parts = _reduced(value)
     return parts[2] if parts is not None and len(parts) == 3 else None  # a list's iterator
 

@@ -325,8 +325,12 @@ def _referent(reference: Any) -> Any:
     return reference()
 
 
-def _context_value(variable: ContextVar[Any]) -> Any:
-    return variable.get(None)
+def context_value(variable: ContextVar[Any]) -> Any:
+    """The variable's value; None where it has none, which is an error to read."""
+    try:
+        return variable.get()
+    except LookupError:
+        return None
 
 
 def _as_array(value: Any) -> np.ndarray[Any, Any]:
@@ -353,7 +357,7 @@ def _look(value: Any) -> Callable[[Any], Any] | None:
     if isinstance(value, weakref.ReferenceType):
         return _referent
     if isinstance(value, ContextVar):
-        return _context_value
+        return context_value
     if isinstance(value, (bytearray, memoryview)):
         return bytes
     if isinstance(value, BuiltinFunctionType):  # a bound method: `table.get`
