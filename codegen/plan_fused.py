@@ -243,16 +243,14 @@ def _scheme(region: Region, dims: tuple[LoopDim, ...], lanes: int) -> Scheme:
 
 def _sweep(region: Region, dims: tuple[LoopDim, ...], lanes: int, levels: int) -> Sweep:
     """The shape of sweeps, by the dearest pass."""
-    reduced = [d.size for d in dims if d.reduced and isinstance(d.size, int)]
-    columns = dims[-1].size
-    assert isinstance(columns, int)
+    rows, columns = dims[-2].size, dims[-1].size
+    assert isinstance(rows, int) and isinstance(columns, int)
     partial = 0
     for r in region.reductions:
         size = r.args[0].type.dtype.itemsize
         partial += size * (1 + levels) if rounds(r) else size
         partial += 8 if isinstance(r.op.lower, ArgReduce) else 0
-    again = len(region.passes()) > 1 or bool(region.full_results())
-    return plan_sweep(reduced, columns, lanes, _dearest(region), partial, again)
+    return plan_sweep(rows, columns, lanes, _dearest(region), partial)
 
 
 def _vectors(region: Region, dims: tuple[LoopDim, ...], target: Target) -> tuple[int, Tail]:

@@ -9,14 +9,11 @@ of additions is the same: runs of rows, pairwise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Final
 
 SMALL: Final = 1 << 18  # bytes; what fits beside other things in the second cache stays in tiles
 _ROOM: Final = 1 << 18  # bytes of partial results
-_CACHED: Final = 8 << 20  # bytes of a block that the third cache keeps for the next pass
 _FEWEST: Final = 128  # columns that are worth a tile of their own
 
 
@@ -35,22 +32,18 @@ class Sweep:
         return f"sweeps of {self.group} rows over {self.width} columns, {self.nbytes} bytes"
 
 
-def plan_sweep(
-    rows: Sequence[int], columns: int, lanes: int, cost: int, partial: int, again: bool
-) -> Sweep:
-    """Sweeps over loops of `rows` and that many columns.
+def plan_sweep(rows: int, columns: int, lanes: int, cost: int, partial: int) -> Sweep:
+    """Sweeps over an innermost loop of `rows` and that many columns.
 
-    An element costs some `cost` instructions, all partial results of a column take `partial` bytes;
-    `again`: the rows are read more than once.
+    An element costs some `cost` instructions, all partial results of a column take `partial` bytes.
+    Each pass goes over whole rows again: blocks narrow enough for a cache to keep them for the
+    next pass were measured to be slower than reading memory twice.
     """
     group = 8 if cost <= 4 else 4 if cost <= 16 else 2
     vectors = 2 if cost <= 4 and columns >= 2 * lanes else 1
-    while group > rows[-1]:
+    while group > rows:
         group //= 2
     step = lanes * vectors
-    room = _ROOM // partial
-    if again:
-        room = min(room, max(_CACHED // (4 * prod(rows)), _FEWEST))
-    width = min(-(-columns // step), max(room // step, 1)) * step
+    width = min(-(-columns // step), max(_ROOM // partial // step, 1)) * step
     unit = -(-max(-(-columns // 4), _FEWEST) // step) * step
     return Sweep(group, vectors, width, unit, width * partial)
