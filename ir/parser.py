@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, fields
+from math import prod
 from typing import Any, Literal, NoReturn
 
 import numpy as np
 
+from treadle.ir.attr_types import wrong_attributes
 from treadle.ir.errors import ParseError
 from treadle.ir.graph import Function, Instr, Loc, Param, Result, Value
 from treadle.ir.op import ArrayData, Attrs, OpDef, get_op
@@ -77,7 +79,7 @@ def parse_arguments(text: str, file: str = "<arguments>") -> list[Any]:
     while parser.here.kind != "end":
         if found:
             parser.expect(",")
-        is_type = parser.here.text in _DTYPES and parser.tokens[parser.at + 1].text == "["
+        is_type = parser.here.kind == "name" and parser.tokens[parser.at + 1].text == "["
         found.append(parser.type() if is_type else parser.attr())
     return found
 
@@ -273,10 +275,13 @@ class _Parser:
                 has = ", ".join(known) or "none"
                 self.complain(f"{op.name} has no attribute {name!r}; it has {has}", token)
         try:
-            return op.attrs(**given)
+            attrs = op.attrs(**given)
         except TypeError:
             lacks = ", ".join(n for n in known if n not in given)
             self.complain(f"{op.name} lacks attributes: {lacks}", token)
+        for wrong in wrong_attributes(attrs):
+            self.complain(f"{op.name}: {wrong}", token)
+        return attrs
 
     def loc(self, line: int) -> Loc | None:
         match = _LOC.match(self.remarks.get(line, ""))
@@ -365,7 +370,10 @@ class _Parser:
 
     def array(self, dtype: DType) -> ArrayData:
         token = self.here
-        shape = TensorType(dtype, self.shape()).static_shape
+        sizes = self.shape()
+        shape = tuple(s for s in sizes if isinstance(s, int))
+        if shape != sizes:
+            self.complain("the shape of a constant must be of ints", token)
         self.expect("{")
         if self.take("hex"):
             text = self.string()
@@ -385,7 +393,7 @@ class _Parser:
                 self.complain(f"malformed elements of {dtype.short}: {error}", token)
         self.expect("}")
         count = len(data) // dtype.itemsize
-        expected = int(np.prod(shape, dtype=np.int64))
+        expected = prod(shape)
         if count != expected or len(data) % dtype.itemsize:
             self.complain(f"expected {expected} elements, found {count}", token)
         return ArrayData(dtype, shape, data)

@@ -8,6 +8,7 @@ and then moved as near to it as the order allows.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -115,7 +116,7 @@ def _set_apart(row: Sequence[_Node], wanted: Sequence[float]) -> None:
     """Move the nodes of a row, in their order and without overlap, as near to `wanted` as the sum
     of squared distances allows: runs that would overlap are merged and share their mean."""
     offsets = [0.0]
-    for left, right in zip(row, row[1:], strict=False):
+    for left, right in itertools.pairwise(row):
         offsets.append(offsets[-1] + (left.width + right.width) / 2 + _GAP_X)
     runs: list[tuple[float, int]] = []  # (mean of wanted - offset, how many nodes)
     for want, offset in zip(wanted, offsets, strict=False):

@@ -4,7 +4,7 @@ Invariants at every level
   - SSA: each value is defined once, by a parameter or an earlier instruction of the same Function,
     before it is used; a result knows the instruction that made it.
   - Closed: a region uses only its own parameters and values.
-  - An instruction's attributes are of its op's attribute class.
+  - An instruction's attributes are of its op's attribute class, and hold what it declares.
   - An instruction's result types are those of its op's type rule. An instruction with regions
     takes them from its regions instead: parameters as its operands, results as its results.
   - No two parameters have one path; no two state results have one path.
@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from treadle.ir.attr_types import wrong_attributes
 from treadle.ir.errors import TreadleError, VerifyError
 from treadle.ir.graph import Function, Instr, Level, Value
 from treadle.ir.op import Trait
@@ -111,6 +112,10 @@ def _typing(instr: Instr) -> Iterator[Fault]:
     if not isinstance(instr.attrs, instr.op.attrs):
         expected, found = instr.op.attrs.__name__, type(instr.attrs).__name__
         yield Fault(f"attributes must be {expected}, found {found}", instr)
+        return
+    wrong = wrong_attributes(instr.attrs)
+    if wrong:
+        yield from (Fault(message, instr) for message in wrong)
         return
     if instr.regions:
         yield from _region_types(instr)

@@ -14,7 +14,7 @@ from difflib import get_close_matches, unified_diff
 from treadle.codegen.module import Emitted
 from treadle.codegen.plan import Plan
 from treadle.codegen.target import Target
-from treadle.ir.graph import Function
+from treadle.ir.graph import Function, Instr
 from treadle.ir.memory import MemoryPlan
 from treadle.ir.printer import print_function
 from treadle.passes.manager import Note, Step
@@ -79,6 +79,9 @@ class Compilation:
     def text(self, stage: str) -> str:
         """What `stage` left, as text. Raises KeyError for an unknown stage."""
         fn = self.function(stage)
+        if fn is not None and fn is self.kernels:
+            remarks = self._remarks()
+            return print_function(fn, comment=lambda instr: remarks.get(instr, ""))
         if fn is not None:
             return print_function(fn)
         if stage == "memory":
@@ -86,6 +89,13 @@ class Compilation:
         if stage == "plan":
             return str(self.plan)
         return self.emitted.ir if stage == "llvm" else self.assembly()
+
+    def _remarks(self) -> dict[Instr, str]:
+        """How each kernel runs, in a few words: `k0: rows, 16 lanes, tail none`."""
+        return {
+            self.kernels.instrs[k.instr]: f"{k.name.split('_')[0]}: {str(k.body).splitlines()[0]}"
+            for k in self.plan.kernels
+        }
 
     def diff(self, stage: str) -> str:
         """What the pass `stage` changed, as a unified diff of IR text; "" for no change.
@@ -96,11 +106,17 @@ class Compilation:
         if step is None:
             self.function(stage)
             raise KeyError(f"stage {stage!r} is not a pass: it has nothing to be compared with")
-        before, after = (print_function(f).splitlines() for f in (step.before, step.after))
-        return "\n".join(unified_diff(before, after, f"before {stage}", stage, lineterm=""))
+        return diff_of_step(step)
 
     def notes(self) -> Iterator[tuple[str, Note]]:
         """(pass, note) for each rule that fired and each reason why something was not done."""
         for step in self.steps:
             for note in step.notes:
                 yield step.pass_.name, note
+
+
+def diff_of_step(step: Step) -> str:
+    """What a pass changed, as a unified diff of IR text; "" for no change."""
+    before, after = (print_function(f).splitlines() for f in (step.before, step.after))
+    name = step.pass_.name
+    return "\n".join(unified_diff(before, after, f"before {name}", name, lineterm=""))

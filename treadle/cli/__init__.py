@@ -7,17 +7,16 @@ it is imported only when it is called.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import NoReturn
 
 from treadle import __version__
+from treadle.cli.mistake import EXIT_CODE, Mistake, unknown
 from treadle.ir.errors import TreadleError
-
-USAGE = 2  # the exit code for a command line that makes no sense
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +47,39 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's). Returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
     if not words:
-        parser.print_help()
-        return USAGE
-    if not words[0].startswith("-") and words[0] not in {c.name for c in COMMANDS}:
-        return _unknown(words[0])
+        _parser().print_help()
+        return EXIT_CODE
     if words[0].startswith("-"):
-        parser.parse_args(words)
+        _parser().parse_args(words)
         return 0
-    command = next(c for c in COMMANDS if c.name == words[0])
-    module = import_module(f"treadle.cli.{command.name}")
-    sub = _SubParser(
-        prog=f"treadle {command.name}",
-        description=f"{command.summary[0].upper()}{command.summary[1:]}.",
-        epilog=f"example: {command.example}",
-    )
-    module.add_arguments(sub)
-    args = sub.parse_args(words[1:])
     try:
-        code: int = module.run(args)
+        return _run(words[0], words[1:])
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    """Run one command; what it refuses is said in one line on stderr."""
+    commands = {c.name: c for c in COMMANDS}
+    try:
+        if name not in commands:
+            raise unknown("command", name, commands)
+        module = import_module(f"treadle.cli.{name}")
+        sub = _SubParser(
+            prog=f"treadle {name}",
+            description=f"{commands[name].summary[0].upper()}{commands[name].summary[1:]}.",
+            epilog=f"example: {commands[name].example}",
+        )
+        module.add_arguments(sub)
+        code: int = module.run(sub.parse_args(words))
+        sys.stdout.flush()
+    except Mistake as mistake:
+        print(f"treadle{f' {name}' if name in commands else ''}: {mistake}", file=sys.stderr)
+        return EXIT_CODE
     except TreadleError as error:
-        print(f"treadle {command.name}: {error}", file=sys.stderr)
+        print(f"treadle {name}: {error}", file=sys.stderr)
         return 1
     return code
 
@@ -78,7 +88,7 @@ class _SubParser(argparse.ArgumentParser):
     """Says in one line what is wrong and how help is asked for."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message}\n(see `{self.prog} --help`)\n")
+        self.exit(EXIT_CODE, f"{self.prog}: {message}\n(see `{self.prog} --help`)\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,11 +105,3 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"treadle {__version__}")
     return parser
-
-
-def _unknown(word: str) -> int:
-    names = [c.name for c in COMMANDS]
-    near = get_close_matches(word, names, n=1, cutoff=0.4)
-    hint = f"did you mean `treadle {near[0]}`?" if near else f"there are {', '.join(names)}"
-    print(f"treadle: there is no command {word!r}; {hint}", file=sys.stderr)
-    return USAGE

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from treadle.bench.workload import PEERS, Workload, workloads
+from treadle.cli.mistake import Mistake, positive_int, positive_seconds, unknown
+from treadle.ir.errors import TreadleError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,9 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peers", help=f"comma-separated, of {','.join(PEERS)}; default: all that are installed"
     )
     parser.add_argument("--list", action="store_true", help="list the workloads and stop")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each peer (default 3)")
     parser.add_argument(
-        "--seconds", type=float, default=1.0, help="measuring time of a turn (default 1)"
+        "--rounds", type=positive_int, default=3, help="turns of each peer (default 3)"
+    )
+    parser.add_argument(
+        "--seconds", type=positive_seconds, default=1.0, help="time of a turn (default 1)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the table as text")
@@ -41,7 +44,10 @@ def run(args: argparse.Namespace) -> int:
     ):
         for name in names:
             if name not in all_names:
-                return _unknown(what, name, all_names)
+                raise unknown(what, name, all_names)
+    for file in (args.json, args.table, args.picture):
+        if file is not None and not file.parent.is_dir():
+            raise Mistake(f"there is no folder {file.parent} for {file.name}")
     base = _read(args.compare) if args.compare else None
     chosen = [known[n] for n in args.workload] or list(known.values())
     result = _measure(args, chosen, wanted, explicit=bool(args.peers))
@@ -89,18 +95,9 @@ def _progress(text: str) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from treadle.ir.errors import TreadleError
-
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         found["rows"], found["machine"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TreadleError(f"{path} is not a result of `treadle bench --json`: {error}") from None
     return dict(found)
-
-
-def _unknown(what: str, name: str, known: list[str]) -> int:
-    near = get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-    print(f"treadle bench: there is no {what} {name!r}; {hint}", file=sys.stderr)
-    return 2

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from treadle.cli.output import FORMATS, render
-from treadle.cli.script import ScriptError, trace_script
+from treadle.cli.mistake import Mistake, unknown
+from treadle.cli.output import FORMATS, read_functions, render
+from treadle.cli.script import trace_script
+from treadle.codegen.target import Target
+from treadle.ir.errors import TreadleError
 from treadle.ir.graph import Function
-from treadle.ir.parser import parse_function
 from treadle.ir.types import float32
+from treadle.passes.manager import Note, Record, run_pipeline
+from treadle.passes.pipeline import pipeline
 from treadle.runtime.driver import chosen_target, compile_stages
-from treadle.runtime.stages import Compilation
+from treadle.runtime.stages import PLAN_STAGES, Compilation, Timing, diff_of_step
 from treadle.tracer.backend import CompileOptions
 
 
@@ -28,64 +31,109 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--args",
         metavar="TYPES",
         help="argument types, such as 'f32[32,64], i64[32]'; default: the script runs until the "
-        "function's first call",
+        "function's first call and stops there",
     )
     parser.add_argument(
         "--stage",
         default="fuse",
-        help="a pass's name, or traced, memory, plan, llvm, asm (default: fuse)",
+        help=f"traced, a pass ({', '.join(p.name for p in pipeline())}), "
+        f"{', '.join(PLAN_STAGES)}; default: fuse",
     )
     parser.add_argument("--diff", action="store_true", help="show what that pass changed")
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
 
 
 def run(args: argparse.Namespace) -> int:
-    try:
-        fn = _function(args.file, args.args)
-    except (ScriptError, OSError, UnicodeDecodeError) as error:
-        print(f"treadle dump: {error}", file=sys.stderr)
-        return 1
-    compilation = compile_stages(fn, CompileOptions(), chosen_target())
-    try:
-        text = compilation.diff(args.stage) if args.diff else _shown(compilation, args)
-    except KeyError as error:
-        print(f"treadle dump: {error.args[0]}", file=sys.stderr)
-        return 2
-    if args.format == "text":
-        print("\n".join(_header(compilation, args.stage)))
-    print(text)
+    fn = _function(args.file, args.args)
+    passes = [p.name for p in pipeline()]
+    if args.stage not in ("traced", *passes, *PLAN_STAGES):
+        raise unknown("stage", args.stage, ("traced", *passes, *PLAN_STAGES))
+    if args.diff and args.stage not in passes:
+        raise Mistake(f"--diff shows what a pass changed, and {args.stage} is not a pass")
+    if args.format != "text" and (args.diff or args.stage in PLAN_STAGES):
+        what = "a diff" if args.diff else f"stage {args.stage}"
+        raise Mistake(f"{what} is text: it cannot be drawn as {args.format}")
+    for line in _shown(fn, args):
+        print(line)
     return 0
 
 
 def _function(file: str, types: str | None) -> Function:
-    if file.endswith(".ir"):
-        return parse_function(Path(file).read_text("utf-8"), file)
-    script, _, name = file.rpartition(":") if ":" in file else (file, "", "")
-    if not script or script.endswith(("/", "\\")):  # a drive letter or no function at all
+    script, _, name = file.rpartition(":")
+    if not script or name.startswith(("/", "\\")):  # no function; a drive letter is none
         script, name = file, ""
-    return trace_script(Path(script), name or None, types)
+    if not script.endswith(".ir"):
+        return trace_script(Path(script), name or None, types)
+    if types is not None:
+        raise Mistake("an .ir file has its types: leave --args out")
+    functions = {fn.name: fn for fn in read_functions(script)}
+    if name and name not in functions:
+        raise unknown("function", name, functions, f" in {script}")
+    if not name and len(functions) > 1:
+        raise Mistake(f"{script} holds {', '.join(functions)}: choose one with {script}:NAME")
+    return functions[name] if name else next(iter(functions.values()))
 
 
-def _shown(compilation: Compilation, args: argparse.Namespace) -> str:
-    fn = compilation.function(args.stage)
-    if fn is None or args.format == "text":
-        return compilation.text(args.stage)
-    return render(fn, args.format)
+def _shown(fn: Function, args: argparse.Namespace) -> Iterator[str]:
+    target = chosen_target()
+    try:
+        compilation = compile_stages(fn, CompileOptions(), target)
+    except TreadleError as error:
+        if args.stage in PLAN_STAGES:
+            raise
+        yield from _shown_until(fn, args, target, error)
+        return
+    shown = compilation.function(args.stage)
+    if shown is not None and args.format != "text":
+        yield render(shown, args.format)
+        return
+    notes = [(p, n) for p, n in compilation.notes() if not args.diff or p == args.stage]
+    yield from _header(fn, args.stage, target, compilation.timings, notes)
+    yield _diff(compilation, args.stage) if args.diff else compilation.text(args.stage)
 
 
-def _header(compilation: Compilation, stage: str) -> Iterator[str]:
+def _diff(compilation: Compilation, stage: str) -> str:
+    return compilation.diff(stage) or f"; {stage} changes nothing"
+
+
+def _shown_until(
+    fn: Function, args: argparse.Namespace, target: Target, error: TreadleError
+) -> Iterator[str]:
+    """The stage of a program that a later stage refuses: only the passes up to it are run."""
+    names = [p.name for p in pipeline()]
+    count = names.index(args.stage) + 1 if args.stage in names else 0
+    record = Record()
+    after = run_pipeline(fn, pipeline()[:count], [record])
+    if args.format != "text":
+        yield render(after, args.format)
+        return
+    timings = [Timing(s.pass_.name, s.milliseconds) for s in record.steps]
+    notes = [(s.pass_.name, n) for s in record.steps for n in s.notes]
+    yield from _header(fn, args.stage, target, timings, notes)
+    yield f"; a later stage fails: {str(error).splitlines()[0]}"
+    if args.diff:
+        yield diff_of_step(record.steps[-1]) or f"; {args.stage} changes nothing"
+    else:
+        yield render(after, "text")
+
+
+def _header(
+    fn: Function,
+    stage: str,
+    target: Target,
+    timings: Iterable[Timing],
+    notes: Iterable[tuple[str, Note]],
+) -> Iterator[str]:
     """Comment lines: target, times, rules that fired, reasons; IR text may follow and be parsed."""
-    target = compilation.target
     yield (
-        f"; @{compilation.traced.name} at stage {stage}; target {target.name} ({target.cpu}), "
+        f"; @{fn.name} at stage {stage}; target {target.name} ({target.cpu}), "
         f"vectors of {target.vector_bytes} bytes ({target.lanes(float32)} x f32)"
     )
-    yield "; ms: " + ", ".join(f"{t.name} {t.milliseconds:.2f}" for t in compilation.timings)
-    for heading, is_rule in (("rules that fired", True), ("not done", False)):
+    yield "; ms: " + ", ".join(f"{t.name} {t.milliseconds:.2f}" for t in timings)
+    told = list(notes)
+    for heading, is_rule in (("rules that fired", True), ("not done, and why", False)):
         found = Counter(
-            f"{pass_name}: {note}"
-            for pass_name, note in compilation.notes()
-            if (note.kind == "rule") == is_rule
+            f"{pass_name}: {note}" for pass_name, note in told if (note.kind == "rule") == is_rule
         )
         if found:
             yield f"; {heading}:"

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
-from treadle.cli.output import FORMATS, render
-from treadle.ir.parser import parse_functions
+from treadle.cli.mistake import unknown
+from treadle.cli.output import FORMATS, read_functions, render
 from treadle.passes.manager import Pass, Record, run_pipeline
-from treadle.passes.pipeline import find_pass
+from treadle.passes.pipeline import pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="an IR text file, or - for standard input")
     parser.add_argument(
-        "--passes", default="", help="names of passes, comma-separated; none: parse and verify"
+        "--passes",
+        default="",
+        help=f"comma-separated, of {', '.join(p.name for p in pipeline())}; none: parse and verify",
     )
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     parser.add_argument(
@@ -24,26 +24,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    try:
-        passes = [find_pass(name.strip()) for name in args.passes.split(",") if name.strip()]
-    except KeyError as error:
-        print(f"treadle opt: {error.args[0]}", file=sys.stderr)
-        return 2
-    try:
-        text = sys.stdin.read() if args.file == "-" else Path(args.file).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        print(f"treadle opt: cannot read {args.file}: {error}", file=sys.stderr)
-        return 1
-    for fn in parse_functions(text, args.file):
+    passes = [_pass(name.strip()) for name in args.passes.split(",") if name.strip()]
+    for fn in read_functions(args.file):
         record = Record()
         after = run_pipeline(fn, passes, [record], verify="all")
         print(render(after, args.format))
         if args.notes:
-            print("\n".join(_notes(record, passes)))
+            print("\n".join(_notes(record)))
     return 0
 
 
-def _notes(record: Record, passes: list[Pass]) -> list[str]:
+def _pass(name: str) -> Pass:
+    passes = {p.name: p for p in pipeline()}
+    if name not in passes:
+        raise unknown("pass", name, passes)
+    return passes[name]
+
+
+def _notes(record: Record) -> list[str]:
     lines = []
     for step in record.steps:
         lines.append(f"; {step.pass_.name}: {step.milliseconds:.2f} ms")
