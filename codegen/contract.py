@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from treadle.codegen.dots import dots_function
 from treadle.codegen.emission import Emission
 from treadle.codegen.epilogue import epilogue_function, holder
 from treadle.codegen.llvm import (
@@ -78,6 +79,16 @@ def emit_contract(
             finish()
 
         _around(w, plan, spans, places, frame, simple)
+    elif plan.kind == "dots":
+
+        def dots(a: Val, b: Val, c: Val) -> None:
+            elem = register_type(plan.dtype)
+            name = dots_function(state, plan.dtype, plan.mr, plan.nr)
+            _sums(w, plan, a, b, elem, lambda a, b, add, last: _dots(w, plan, name, (a, b, c),
+                                                                     spans[-1], add))  # fmt: skip
+            finish()
+
+        _around(w, plan, spans, places, frame, dots)
     else:
         _products(state, w, plan, places, frame, at, spans)
 
@@ -193,6 +204,33 @@ def _sums(
             level(axes[1:], at_a, at_b, further, w.and_(last, w.icmp("eq", i, axis.size - 1)))
 
     level(plan.sums, a, b, FALSE, TRUE)
+
+
+# --- dot products ----------------------------------------------------------------------------
+
+
+def _dots(
+    w: FunctionWriter,
+    plan: ContractPlan,
+    name: str,
+    places: tuple[Val, Val, Val],
+    span: tuple[Number, Number],
+    add: Val,
+) -> None:
+    """All of n for the rows of the span, `mr` x `nr` at a time."""
+    a, b, c = places
+    elem = register_type(plan.dtype)
+    m, n = plan.m, plan.n
+    stop = span[1] if isinstance(span[1], Val) else w.int(span[1])
+    with w.loop(span[0], stop, plan.mr, "rows") as i:
+        rows = w.binary("llvm.smin", w.sub(stop, i), plan.mr)
+        at_a, at_c = _moved(w, a, i, m.a, elem), _moved(w, c, i, m.c, elem)
+        with w.loop(0, n.size, plan.nr, "columns") as j:
+            columns = w.binary("llvm.smin", w.sub(w.int(n.size), j), plan.nr)
+            at_b, here = _moved(w, b, j, n.b, elem), _moved(w, at_c, j, n.c, elem)
+            steps = [w.int(x) for x in (m.a, n.b, m.c, n.c, plan.k.size)]
+            w.call(name, VOID, [at_a, steps[0], at_b, steps[1], here, steps[2], steps[3], rows,
+                                columns, steps[4], add])  # fmt: skip
 
 
 # --- plain loops -----------------------------------------------------------------------------

@@ -81,8 +81,6 @@ def _bounds(w: FunctionWriter, frame: Frame, plan: ContractPlan) -> dict[int, tu
         if axis.size != 1:
             at = frame.index(number)
             spans.append((at, w.add(at, 1)))
-    if plan.m.size != 1:
-        spans.append((m0, m1))
-    if plan.n.size != 1:
-        spans.append((n0, n1))
+    inner = [(plan.m, (m0, m1)), (plan.n, (n0, n1))]
+    spans += [s for x, s in (reversed(inner) if plan.rows_last else inner) if x.size != 1]
     return dict(enumerate(spans))

@@ -6,9 +6,9 @@ lie contiguously in every array that has them become one; of each class but batc
 looped over by the register-tiled kernel, the rest are plain loops around it. Left and right are
 exchanged where that puts the result's contiguous letter into the vector lanes.
 
-Order of additions: along K in blocks of `kc`; within a block one after the other into one
-accumulator per element of the result (fused multiply-adds where the target has them); the blocks
-one after the other into the result. It depends on shapes and Target alone.
+Order of additions: `dots` says its own; else along K in blocks of `kc`; within a block one after
+the other into one accumulator per element of the result (fused multiply-adds where the target has
+them); the blocks one after the other into the result. It depends on shapes and Target alone.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ _SMALL: Final = 8192  # products below which packing costs more than it saves
 _L2_PANEL: Final = 192 << 10  # bytes of the packed left block: a part of the L2 cache
 _NC: Final = 2048
 
+_TURNING: Final = 0.9  # cycles to pack an element of an operand that is contiguous along k
+_PACKING: Final = 0.4  # the same, contiguous along the other letter
+
+Kind = Literal["zero", "simple", "dots", "packed"]
 Variant = tuple[int, int]  # rows and vectors of a register tile
 
 
@@ -78,16 +82,18 @@ class ContractPlan:
 
     `swapped`: the tiled left operand is the instruction's second one. `loops` run around the
     product of m x k and k x n; `sums` are summed letters besides k, whose products are added to
-    the result. `kind`: `zero` (an empty sum), `simple` (plain loops, any dtype), `packed`
-    (register tiles of `mr` x `nr`; `direct`: whole panels of the right operand are read where they
-    lie). `lanes`: vector width along n. `epilogue`: the loops that finish a piece of the product.
+    the result. `kind`: `zero` (an empty sum), `simple` (plain loops, any dtype), `dots` (`mr` x
+    `nr` dot products at a time of operands that are contiguous along k), `packed` (register tiles
+    of `mr` x `nr`; `direct`: whole panels of the right operand are read where they lie). `lanes`:
+    vector width along n. `epilogue`: the loops that finish a piece of the product.
 
-    `tiling` cuts `loops` (and m, of `simple`) into tiles; or `spread` says that each product runs
-    in tiles. `shared`: bytes of packing that all threads share; `own`: bytes that each one needs.
+    `tiling` cuts `loops` (and m, but for `packed`) into tiles; or `spread` says that each product
+    runs in tiles. `shared`: bytes of packing that all threads share; `own`: bytes that each one
+    needs.
     """
 
     dtype: DType
-    kind: Literal["zero", "simple", "packed"]
+    kind: Kind
     swapped: bool
     loops: tuple[Axis, ...]
     sums: tuple[Axis, ...]
@@ -107,6 +113,11 @@ class ContractPlan:
     epilogue: FusedPlan | None
 
     @property
+    def rows_last(self) -> bool:
+        """Do the result's neighbours lie along m, so that the epilogue's vectors run along it?"""
+        return self.m.c == 1 and self.n.c != 1
+
+    @property
     def edge_bytes(self) -> int:
         """Bytes of one tile, for the result's edges."""
         return _up(self.mr * self.nr * self.dtype.itemsize, ALIGN)
@@ -119,6 +130,8 @@ class ContractPlan:
             text += ", operands exchanged"
         if self.kind == "simple":
             text += f", {self.lanes} lanes"
+        if self.kind == "dots":
+            text += f", {self.mr} x {self.nr} at a time, nothing packed"
         if self.kind == "packed":
             how = "read in place" if self.direct else "packed"
             text += (
@@ -148,28 +161,30 @@ def plan_contract(
     """
     joins = region is None or joins_freely(region)
     loops, sums, m, n, k, swapped = _axes(spec, left, right, result, joins)
+    dtype = result.dtype
+    width = target.lanes(dtype)
+    size = prod(result.static_shape)
+    kind = _kind(m, n, k, sums, size, dtype, target)
+    if kind == "dots" and n.size > m.size:
+        m, n, swapped = _exchanged(n), _exchanged(m), not swapped
+        loops, sums = tuple(map(_exchanged, loops)), tuple(map(_exchanged, sums))
     epilogue = None
     if region is not None:
-        epilogue = plan_epilogue(region, [(x.size, x.c) for x in (*loops, m, n)], target)
-    dtype = result.dtype
-    size = prod(result.static_shape)
-    empty = k.size == 0 or any(s.size == 0 for s in sums)
-    kind: Literal["zero", "simple", "packed"] = "packed"
-    if empty or size == 0:
-        kind = "zero"
-    elif not dtype.is_float or _is_small(m, n, k):
-        kind = "simple"
-    width = target.lanes(dtype)
+        inner = (n, m) if m.c == 1 and n.c != 1 else (m, n)
+        epilogue = plan_epilogue(region, [(x.size, x.c) for x in (*loops, *inner)], target)
     lanes = width if dtype.itemsize >= 4 and n.c == 1 and n.b == 1 else 1
     while lanes > 1 and lanes > n.size:
         lanes //= 2
     around = prod(x.size for x in (*loops, *sums))
     if kind != "packed":
-        work = around * m.size * n.size * k.size // max(lanes, 1)
+        mr, nr = _dots(m.size, n.size, target) if kind == "dots" else (1, width)
+        terms = m.size * n.size * k.size
+        work = around * (terms // (2 * width) if kind == "dots" else terms // max(lanes, 1))
         sizes = (*(x.size for x in loops), m.size)
-        cut = whole(sizes, 0) if kind == "zero" else tiling(sizes, (*[1] * len(loops), 4), work)
+        step = max(mr, width) if kind == "dots" else 4
+        cut = whole(sizes, 0) if kind == "zero" else tiling(sizes, (*[1] * len(loops), step), work)
         return ContractPlan(
-            dtype, kind, swapped, loops, sums, m, n, k, lanes, 1, width, Blocks(0, 0, 0, 0, 0),
+            dtype, kind, swapped, loops, sums, m, n, k, lanes, mr, nr, Blocks(0, 0, 0, 0, 0),
             False, size, cut, False, 0, 0, epilogue,
         )  # fmt: skip
     mr, vectors = _tile(m.size, n.size, target, width, used)
@@ -189,6 +204,49 @@ def plan_contract(
         dtype, kind, swapped, loops, sums, m, n, k, lanes, mr, nr, blocks, direct, size, cut,
         spread, packed if spread else 0, edge if spread else packed + edge, epilogue,
     )  # fmt: skip
+
+
+def _exchanged(axis: Axis) -> Axis:
+    """With left and right exchanged."""
+    return Axis(axis.size, axis.b, axis.a, axis.c)
+
+
+def _kind(
+    m: Axis, n: Axis, k: Axis, sums: Sequence[Axis], size: int, dtype: DType, target: Target
+) -> Kind:
+    """How a product is computed: by the fewest cycles, roughly counted."""
+    if size == 0 or k.size == 0 or any(s.size == 0 for s in sums):
+        return "zero"
+    if not dtype.is_float or _is_small(m, n, k):
+        return "simple"
+    width = target.lanes(dtype)
+    if k.a != 1 or k.b != 1 or k.size < 2 * width:
+        return "packed"
+    return "dots" if _dots_cycles(m, n, k, width, target) < _packed_cycles(m, n, k) else "packed"
+
+
+def _dots(m: int, n: int, target: Target) -> tuple[int, int]:
+    """How many dot products at a time, n the smaller: rows of either operand."""
+    if n == 1:
+        return 8, 1
+    if n == 2 or target.registers < 32:
+        return 4 if target.registers < 32 else 8, 2
+    return 4, 4
+
+
+def _dots_cycles(m: Axis, n: Axis, k: Axis, width: int, target: Target) -> float:
+    """Beyond those of the multiplications: adding up lanes, products that are computed in vain."""
+    large, small = max(m.size, n.size), min(m.size, n.size)
+    mr, nr = _dots(large, small, target)
+    tiles = -(-large // mr) * -(-small // nr)
+    vain = tiles * mr * nr - large * small
+    return tiles * (20 + 5 * mr * nr) + vain * k.size / (2 * width)
+
+
+def _packed_cycles(m: Axis, n: Axis, k: Axis) -> float:
+    """Beyond those of the multiplications: packing both operands."""
+    each = [_TURNING if step == 1 else _PACKING for step in (k.a, k.b)]
+    return k.size * (m.size * each[0] + n.size * each[1])
 
 
 def packing(blocks: Blocks, mr: int, nr: int, width: int, dtype: DType) -> Packing:
@@ -241,7 +299,7 @@ def _tile(m: int, n: int, target: Target, width: int, used: set[Variant]) -> Var
     if target.registers >= 32:
         options = ((14, 2), (8, 3), (8, 2), (14, 1), (4, 4), (1, 8))
     elif target.has_fma:
-        options = ((6, 2), (4, 2), (1, 4))
+        options = ((6, 2), (4, 3), (1, 8))
     else:
         options = ((4, 2), (1, 4))
 

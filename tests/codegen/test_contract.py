@@ -102,6 +102,39 @@ def test_matrix_times_vector(m: int, n: int) -> None:
         contraction("mk,kn->mn", target, m=m, n=n, k=520)
 
 
+@pytest.mark.parametrize("target", FAMILIES, ids=lambda t: t.name)
+def test_dot_products_at_every_edge(target: Target) -> None:
+    """Few rows with many along a contiguous k, either way round: rows and columns that fill no
+    tile, lengths that fill no vector."""
+    width = target.lanes(float32)
+    for few, many, k in itertools.product((1, 2, 3, 4, 7), (9, 32, 65), (8 * width, 8 * width + 3)):
+        contraction("mk,nk->mn", target, m=few, n=many, k=k)
+        contraction("mk,nk->mn", target, m=many, n=few, k=k)
+    contraction("mk,nk->nm", target, m=3, n=33, k=9 * width - 1)
+    contraction("bmk,nbk->mn", target, b=3, m=2, n=33, k=12 * width + 1)
+    contraction("mk,nk->mn", target, np.float64, m=3, n=70, k=9 * width + 1)
+
+
+def test_a_matrix_times_a_vector_is_not_packed() -> None:
+    for spec in ("mk,nk->mn", "mk,kn->mn"):
+        x, y = np.zeros((500, 400), np.float32), np.zeros((1, 400), np.float32)
+        attrs = CONTRACT.attrs(spec=spec)  # type: ignore[call-arg]
+        plan = plan_of(compiled(function_of(CONTRACT, attrs, (x, y if "nk" in spec else y.T))))
+        assert (plan.kind, plan.shared, plan.own) == ("dots", 0, 0)
+
+
+def test_dot_products_do_not_mix_rows() -> None:
+    """Infinities in one row stay there, in the vector behind the last whole one as well."""
+    x, y = np.ones((3, 100), np.float32), np.ones((20, 100), np.float32)
+    x[1, 82] = np.inf
+    native = compiled(function_of(CONTRACT, CONTRACT.attrs(spec="mk,nk->mn"), (x, y)))  # type: ignore[call-arg]
+    assert plan_of(native).kind == "dots"
+    (got,) = native.results(x, y)
+    np.testing.assert_array_equal(
+        got, np.where([[False], [True], [False]], np.inf, np.full((3, 20), 100))
+    )
+
+
 def test_the_code_does_not_grow_with_the_number_of_products() -> None:
     def lines(count: int) -> int:
         b = Builder("f")

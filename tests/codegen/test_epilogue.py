@@ -81,6 +81,14 @@ def test_every_edge(finish: Finish, target: Target) -> None:
         assert contractions(native)[0].epilogue is not None
 
 
+@pytest.mark.parametrize("target", FAMILIES, ids=lambda t: t.name)
+@pytest.mark.parametrize("sizes", [(3, 70, 200), (70, 3, 200), (1, 300, 200)])
+def test_dot_products(sizes: tuple[int, int, int], target: Target) -> None:
+    for finish in FINISHES:
+        (plan,) = contractions(check(program(finish, *sizes, "mk,nk->mn"), target))
+        assert plan.kind == "dots"
+
+
 @pytest.mark.parametrize("spec", ["mk,nk->mn", "km,kn->mn", "mk,kn->nm", "km,nk->nm"])
 @pytest.mark.parametrize("dtype", [float32, float64], ids=str)
 def test_every_orientation(spec: str, dtype: DType) -> None:
