@@ -42,7 +42,6 @@ class NativeCompiler:
         whole = replace(compilation, timings=timings)
         return NativeExecutable(whole, code, perf_counter() - started)
 
-
     def differentiated(self, fn: Function) -> Function:
         """The passes up to autodiff."""
         passes = pipeline()
