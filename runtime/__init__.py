@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from treadle.ir.graph import Function
 from treadle.runtime.knobs import explains, full_tracebacks
 from treadle.tracer.backend import CompileOptions, register_compiler
-from treadle.tracer.jit import set_explain
+from treadle.tracer.explain import set_explain
 from treadle.tracer.traceback import set_traceback
 
 if TYPE_CHECKING:

@@ -70,6 +70,16 @@ class NativeExecutable:
         self._parallel = compilation.emitted.parallel
         self._blocks: list[Array] = []
 
+    @property
+    def code_bytes(self) -> int:
+        """The size of the machine code, with its constants."""
+        return self._code.size + sum(c.nbytes for c in self._constants)
+
+    @property
+    def workspace_bytes(self) -> int:
+        """The memory that a call on one thread needs besides parameters and results."""
+        return self.compilation.emitted.workspace + self.compilation.emitted.scratch
+
     def run(self, arrays: Sequence[Array], threads: int | None = None) -> list[Array]:
         """See `treadle.tracer.backend.Executable.run`."""
         outs = [arrays[r] if isinstance(r, int) else blocks.empty(*r) for r in self._results]

@@ -50,6 +50,16 @@ class Executable(Protocol):
     @property
     def compile_seconds(self) -> float: ...
 
+    @property
+    def code_bytes(self) -> int:
+        """The size of the machine code, with its constants."""
+        ...
+
+    @property
+    def workspace_bytes(self) -> int:
+        """The memory that a call on one thread needs besides parameters and results."""
+        ...
+
     def run(self, arrays: Sequence[Array], threads: int | None = None) -> list[Array]:
         """One array a parameter, C-contiguous and of its type, in the Function's order; returns
         one array a result. The result of an in-place pair is the parameter's array itself.

@@ -29,12 +29,13 @@ from treadle.tracer import pullback
 from treadle.tracer.backend import CompileOptions, compiler
 from treadle.tracer.cell import Cell
 from treadle.tracer.errors import located_errors
+from treadle.tracer.explain import report, why
 from treadle.tracer.items import Tree
 from treadle.tracer.modes import modes
 from treadle.tracer.paths import reach
 from treadle.tracer.pytree import tree_map
 from treadle.tracer.recorder import Recording, record
-from treadle.tracer.signature import Difference, Parameters, describe, differences, reason
+from treadle.tracer.signature import Parameters, describe
 from treadle.tracer.specialization import Specialization
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.traceback import leaving
@@ -48,16 +49,10 @@ on_first_call: list[Callable[[Jitted, tuple[Any, ...], dict[str, Any]], None]] =
 
 
 class _Switches:
-    explain = True
     disabled = 0
 
 
 _switches = _Switches()
-
-
-def set_explain(on: bool) -> None:
-    """Whether each recompilation is explained in a line on stderr (it is, by default)."""
-    _switches.explain = bool(on)
 
 
 @contextlib.contextmanager
@@ -230,11 +225,7 @@ class Jitted:
             fitting = self._fitting(roots)  # another thread may have compiled it meanwhile
             if fitting is not None:
                 return fitting[0].call(fitting[1])
-            tree = self._reach(roots)
-            try:
-                spec = self._specialize(roots, tree)
-            finally:
-                tree.release()
+            spec = self._specialize(roots)
         found = spec.match(roots)
         if found is None:
             raise TraceError(
@@ -264,41 +255,22 @@ class Jitted:
         # It has imported modules whose names lead on: now that they are there, all over again.
         return self._record(roots, self._reach(roots))
 
-    def _specialize(self, roots: Sequence[Any], tree: Tree) -> Specialization:
-        recording = self._record(roots, tree)
-        self._explain(recording)
+    def _specialize(self, roots: Sequence[Any]) -> Specialization:
+        tree = self._reach(roots)
+        try:
+            return self._compile(self._record(roots, tree))
+        finally:
+            tree.release()
+
+    def _compile(self, recording: Recording) -> Specialization:
+        facts = describe(recording.plan)
+        reason = why(self.where, self.specializations, facts, self.limit)
         pull = pullback.plan(recording, self.options, self.threads)
         function = recording.function if pull is None else pull.forward
         executable = compiler().compile(function, self.options)
-        spec = Specialization(recording, executable, self.options, modes.grad, self.threads, pull)
+        spec = Specialization(recording, executable, facts, modes.grad, self.threads, pull, reason)
         self.specializations = [spec, *self.specializations]
         return spec
-
-    def _explain(self, recording: Recording) -> None:
-        """From the second compilation on, say why; raise where there have been too many."""
-        if not self.specializations:
-            return
-        found = self._nearest_differences(recording)
-        why = reason(found) or "something that the guard sees and words do not tell"
-        hint = f" ({found[0].hint})" if found else ""
-        if len(self.specializations) >= self.limit:
-            raise TraceError(
-                f"{self.where}: {len(self.specializations)} specializations are compiled already, "
-                f"the most that max_specializations allows; this call differs by {why}{hint}"
-            )
-        if _switches.explain:
-            print(f"treadle: {self.where}: recompiled because {why}{hint}", file=sys.stderr)
-
-    def _nearest_differences(self, recording: Recording) -> list[Difference]:
-        new = describe(recording.plan)
-        best: list[Difference] | None = None
-        for spec in self.specializations:
-            found = differences(spec.facts, new)
-            if spec.grad_mode is not modes.grad:
-                found.insert(0, Difference("grad mode", str(spec.grad_mode), str(modes.grad)))
-            if best is None or 0 < len(found) < len(best):
-                best = found
-        return best or []
 
     # --- looking inside ----------------------------------------------------------------------
 
@@ -331,7 +303,7 @@ class Jitted:
             fitting = self._fitting(roots)
             if fitting is not None:
                 return fitting[0]
-            return self._specialize(roots, self._reach(roots))
+            return self._specialize(roots)
 
     def ir(self, stage: str = "traced", *args: Any, **kwargs: Any) -> str:
         """The program as text after the pass `stage` (also: memory, plan, llvm, asm).
@@ -353,16 +325,8 @@ class Jitted:
         return self.specializations[0].executable.stage(stage)
 
     def explain(self) -> str:
-        """The specializations: calls, compile seconds, and what each one's guard asks for."""
-        count = len(self.specializations)
-        lines = [f"{self.where}: {count} specialization{'' if count == 1 else 's'}"]
-        for number, spec in enumerate(reversed(self.specializations), 1):
-            seconds = spec.executable.compile_seconds
-            calls = "1 call" if spec.hits == 1 else f"{spec.hits} calls"
-            lines.append(f"  {number}. {calls}, compiled in {seconds:.3f} s, guarded by")
-            lines.append(f"       grad mode: {'on' if spec.grad_mode else 'off'}")
-            lines += [f"       {p}: {' '.join(f.values())}" for p, f in spec.facts.items()]
-        return "\n".join(lines)
+        """The specializations: calls, compile time, memory, why each was made, and its guard."""
+        return report(self.where, self.specializations)
 
     def clear(self) -> None:
         """Forget all specializations, so that their code is freed."""

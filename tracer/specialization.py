@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from treadle.tracer.backend import CompileOptions, Executable, Finished
+from treadle.tracer.backend import Executable, Finished
 from treadle.tracer.cell import Cell
 from treadle.tracer.effects import replace_elements, set_attribute, set_cell, set_item
 from treadle.tracer.errors import leak_error
@@ -19,33 +20,40 @@ from treadle.tracer.items import MISSING
 from treadle.tracer.location import user_location
 from treadle.tracer.pullback import Pullback, SavedInputs
 from treadle.tracer.recorder import Binding, Recording, Source
-from treadle.tracer.signature import Facts, describe
+from treadle.tracer.signature import Facts
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.views import numpy_view
 
 Array = npt.NDArray[Any]
 
 
+_sequence = itertools.count()
+
+
 class Specialization:
-    """A recording, compiled. `match(roots)` gives what `call` needs, or None."""
+    """A recording, compiled. `match(roots)` gives what `call` needs, or None. `facts`
+    says in words what the guard checks, `reason` why no other specialization fitted, `sequence`
+    orders specializations by age."""
 
     def __init__(
         self,
         recording: Recording,
         executable: Executable,
-        options: CompileOptions,
+        facts: Facts,
         grad_mode: bool,
         threads: int | None = None,
         pull: Pullback | None = None,
+        reason: str = "",
     ) -> None:
         self.function = recording.function
         self.executable = executable
         self._pull = pull
-        self.options = options
+        self.sequence = next(_sequence)
+        self.reason = reason
         self.grad_mode = grad_mode
         self.threads = threads
         self.match: Match = compile_guard(recording.plan)
-        self.facts: Facts = describe(recording.plan)
+        self.facts = facts
         self.hits = 0
         self._sources = recording.sources
         self._output = recording.output

@@ -54,8 +54,9 @@ from treadle.tracer import api
 from treadle.tracer.api import *  # noqa: F403  the array functions
 from treadle.tracer.create import tensor
 from treadle.tracer.execute import apply
+from treadle.tracer.explain import set_explain
 from treadle.tracer.grad import grad, value_and_grad
-from treadle.tracer.jit import Jitted, disable_jit, jit, set_explain
+from treadle.tracer.jit import Jitted, disable_jit, jit
 from treadle.tracer.modes import enable_grad, is_grad_enabled, no_grad
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.traceback import open_doors as _open_doors, opened as _opened, set_traceback

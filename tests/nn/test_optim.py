@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 import treadle
-from treadle.tracer.jit import set_explain
+from treadle.tracer.explain import set_explain
 
 Array = npt.NDArray[np.float64]
 

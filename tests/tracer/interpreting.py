@@ -24,6 +24,8 @@ class Interpreted:
     """Implements `Executable`."""
 
     compile_seconds = 0.0
+    code_bytes = 0
+    workspace_bytes = 0
 
     def __init__(self, fn: Function) -> None:
         self.traced = fn

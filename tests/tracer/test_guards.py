@@ -19,8 +19,9 @@ from interpreting import InterpretingCompiler
 import treadle
 from treadle import nn
 from treadle.tracer import backend, items
+from treadle.tracer.explain import set_explain
 from treadle.tracer.guards import _Writer
-from treadle.tracer.jit import jit, set_explain
+from treadle.tracer.jit import jit
 from treadle.tracer.paths import reach
 
 

@@ -20,7 +20,8 @@ from interpreting import Interpreted, InterpretingCompiler
 import treadle
 from treadle.ir.types import TensorType, float32
 from treadle.tracer import backend
-from treadle.tracer.jit import disable_jit, jit, on_first_call, set_explain
+from treadle.tracer.explain import set_explain
+from treadle.tracer.jit import disable_jit, jit, on_first_call
 
 Pair = namedtuple("Pair", ["left", "right"])
 

@@ -16,7 +16,8 @@ from interpreting import InterpretingCompiler
 import treadle
 from treadle import nn
 from treadle.tracer import backend
-from treadle.tracer.jit import jit, set_explain
+from treadle.tracer.explain import set_explain
+from treadle.tracer.jit import jit
 
 
 @pytest.fixture(autouse=True)
