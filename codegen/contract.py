@@ -228,9 +228,13 @@ def _dots(
         with w.loop(0, n.size, plan.nr, "columns") as j:
             columns = w.binary("llvm.smin", w.sub(w.int(n.size), j), plan.nr)
             at_b, here = _moved(w, b, j, n.b, elem), _moved(w, at_c, j, n.c, elem)
-            steps = [w.int(x) for x in (m.a, n.b, m.c, n.c, plan.k.size)]
-            w.call(name, VOID, [at_a, steps[0], at_b, steps[1], here, steps[2], steps[3], rows,
-                                columns, steps[4], add])  # fmt: skip
+            steps = [w.int(x) for x in (m.a, n.b, m.c, n.c)]
+            with w.loop(0, plan.k.size, plan.blocks.kc, "block") as k:
+                kk = w.binary("llvm.smin", w.sub(w.int(plan.k.size), k), plan.blocks.kc)
+                from_a, from_b = w.gep(at_a, k, elem), w.gep(at_b, k, elem)
+                further = w.or_(add, w.icmp("sgt", k, 0))
+                w.call(name, VOID, [from_a, steps[0], from_b, steps[1], here, steps[2], steps[3],
+                                    rows, columns, kk, further])  # fmt: skip
 
 
 # --- plain loops -----------------------------------------------------------------------------

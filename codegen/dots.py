@@ -6,7 +6,8 @@ them at a time keep one vector of partial sums each, so that W is read once, whe
 memory's speed.
 
 Order of additions: lane l has the terms l, l + W, l + 2W, .. one after the other; then the lanes
-are added by halves. So the error is smaller than that of the packed product.
+are added by halves. The caller cuts k into blocks, each added to the result, so that the error's
+bound is no larger than the packed product's.
 """
 
 from __future__ import annotations

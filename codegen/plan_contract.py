@@ -131,7 +131,7 @@ class ContractPlan:
         if self.kind == "simple":
             text += f", {self.lanes} lanes"
         if self.kind == "dots":
-            text += f", {self.mr} x {self.nr} at a time, nothing packed"
+            text += f", {self.mr} x {self.nr} at a time in blocks of k {self.blocks.kc}"
         if self.kind == "packed":
             how = "read in place" if self.direct else "packed"
             text += (
@@ -183,8 +183,9 @@ def plan_contract(
         sizes = (*(x.size for x in loops), m.size)
         step = max(mr, width) if kind == "dots" else 4
         cut = whole(sizes, 0) if kind == "zero" else tiling(sizes, (*[1] * len(loops), step), work)
+        kc = _even(k.size, width * (256 if dtype.itemsize == 4 else 192)) if kind == "dots" else 0
         return ContractPlan(
-            dtype, kind, swapped, loops, sums, m, n, k, lanes, mr, nr, Blocks(0, 0, 0, 0, 0),
+            dtype, kind, swapped, loops, sums, m, n, k, lanes, mr, nr, Blocks(0, 0, kc, 0, 0),
             False, size, cut, False, 0, 0, epilogue,
         )  # fmt: skip
     mr, vectors = _tile(m.size, n.size, target, width, used)
@@ -297,7 +298,7 @@ def _tile(m: int, n: int, target: Target, width: int, used: set[Variant]) -> Var
     """The register tile that needs the fewest cycles for an m x n result, by a rough count."""
     options: tuple[Variant, ...]
     if target.registers >= 32:
-        options = ((14, 2), (8, 3), (8, 2), (14, 1), (4, 4), (1, 8))
+        options = ((14, 2), (8, 3), (8, 2), (8, 1), (4, 4), (1, 8))
     elif target.has_fma:
         options = ((6, 2), (4, 3), (1, 8))
     else:

@@ -113,6 +113,7 @@ def test_dot_products_at_every_edge(target: Target) -> None:
     contraction("mk,nk->nm", target, m=3, n=33, k=9 * width - 1)
     contraction("bmk,nbk->mn", target, b=3, m=2, n=33, k=12 * width + 1)
     contraction("mk,nk->mn", target, np.float64, m=3, n=70, k=9 * width + 1)
+    contraction("mk,nk->mn", target, m=1, n=9, k=600 * width + 5)
 
 
 def test_a_matrix_times_a_vector_is_not_packed() -> None:
@@ -121,6 +122,18 @@ def test_a_matrix_times_a_vector_is_not_packed() -> None:
         attrs = CONTRACT.attrs(spec=spec)  # type: ignore[call-arg]
         plan = plan_of(compiled(function_of(CONTRACT, attrs, (x, y if "nk" in spec else y.T))))
         assert (plan.kind, plan.shared, plan.own) == ("dots", 0, 0)
+
+
+@pytest.mark.parametrize("m", [1, 40])
+def test_long_sums_keep_the_stated_bound(m: int) -> None:
+    """(B + k / B) u times the sum of the products' sizes, B = 320: here every addition rounds the
+    same way, so that a single chain of them would be off by 100 times that."""
+    k, block, unit = 200_000, 320, 2.0**-24
+    x, y = np.full((m, k), 1.1, np.float32), np.full((70, k), 1.3, np.float32)
+    native = compiled(function_of(CONTRACT, CONTRACT.attrs(spec="mk,nk->mn"), (x, y)))  # type: ignore[call-arg]
+    (got,) = native.results(x, y)
+    want = k * float(x[0, 0]) * float(y[0, 0])
+    assert np.abs(got - want).max() <= (block + k / block) * unit * want
 
 
 def test_dot_products_do_not_mix_rows() -> None:
