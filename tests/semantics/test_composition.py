@@ -75,10 +75,10 @@ def test_any_nesting_of_jit_and_grad_to_the_third_order(a: Any, b: Any, c: Any, 
 
 
 def test_jit_in_jit_is_inlined_and_sees_its_own_state() -> None:
-    seen = nn.Linear(2, 2)
+    seen = nn.Linear(2, 2, dtype="float64")
     inner = treadle.jit(lambda x: seen(x))
     outer = treadle.jit(lambda x: inner(inner(x)) * 2)
-    x = treadle.ones((1, 2))
+    x = treadle.ones((1, 2), dtype=treadle.float64)
     assert_same(outer(x), seen(seen(x)) * 2)
     assert not inner.specializations
     with treadle.no_grad():
