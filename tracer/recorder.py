@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from treadle.ir.errors import DTypeError, GradientError, TraceError
@@ -227,7 +227,7 @@ class _Recorder:
         bindings = [self.binding(change, escapes) for change in changes]
         results = list(escapes.results)
         writes = list(self.cell_writes(results))
-        function = trace.finish(results)
+        function = trace.finish(distinct(results, writes))
         return Recording(
             function=function,
             sources=self.sources(function),
@@ -343,6 +343,23 @@ class _Recorder:
             if i.kind == "array" and (i.argument or only_read_by_trace(self.tree, i, taken))
         }
         return GuardPlan(self.tree, self.fetches.items, any_view, reads, apart, inputs)
+
+
+def distinct(results: Sequence[Result], writes: Sequence[Write]) -> list[Result]:
+    """Results with paths of their own. Where a name was bound to a new tensor and the old one,
+    which others hold, was written to, the name stays with the storage that is updated."""
+    written = {results[w.result].path: w.result for w in writes}
+    seen: set[str] = set()
+    found: list[Result] = []
+    for n, result in enumerate(results):
+        path = result.path
+        if result.kind == "state" and written.get(path, n) != n:
+            path = f"{path} (bound anew)"
+        while result.kind == "state" and path in seen:
+            path = f"{path} again"
+        seen.add(path)
+        found.append(replace(result, path=path))
+    return found
 
 
 def array_type(item: Item) -> TensorType:
