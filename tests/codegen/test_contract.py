@@ -127,7 +127,7 @@ def test_a_matrix_times_a_vector_is_not_packed() -> None:
 @pytest.mark.parametrize("m", [1, 40])
 def test_long_sums_keep_the_stated_bound(m: int) -> None:
     """(B + k / B) u times the sum of the products' sizes, B = 320: here every addition rounds the
-    same way, so that a single chain of them would be off by 100 times that."""
+    same way, so that a single chain of them would be off by 50 times that."""
     k, block, unit = 200_000, 320, 2.0**-24
     x, y = np.full((m, k), 1.1, np.float32), np.full((70, k), 1.3, np.float32)
     native = compiled(function_of(CONTRACT, CONTRACT.attrs(spec="mk,nk->mn"), (x, y)))  # type: ignore[call-arg]
