@@ -122,6 +122,22 @@ class _Mapping(_Entry):
                 del self.value[change.key]
 
 
+class _Unlisted(_Mapping):
+    """The attributes of a dataclass that are none of its fields."""
+
+    def __init__(self, item: Item, value: Any, rebuilt: bool) -> None:
+        assert item.parent is not None
+        self.fields = {c.step.key for c in item.parent.children}
+        super().__init__(item, value, rebuilt)
+
+    def now(self) -> dict[Any, Any]:
+        return {k: v for k, v in self.value.items() if k not in self.fields}
+
+    def restore(self) -> None:
+        for change in list(self.changes()):
+            set_item(self.value, change.key, self.before.get(change.key, MISSING))
+
+
 def _named(item: Item) -> tuple[str, ...]:
     return tuple(c.step.key for c in item.children if c.step.how == "item")
 
@@ -254,12 +270,14 @@ class _Pair(_Entry):
 
 def _content(item: Item, value: Any, rebuilt: bool) -> _Entry | None:
     kind = item.kind
-    if item.step.how == "apply":
+    if item.step.how == "apply" and kind != "attrs":
         return None  # seen through a copy; a change is refused
     if kind == "names":
         if item.owner is not None:
             return _Class(item, value, item.owner)
         return _Mapping(item, value, False)
+    if kind == "attrs" and item.parent is not None and item.parent.kind == "tree":
+        return _Unlisted(item, value, rebuilt)
     if kind in ("dict", "attrs"):
         return _Mapping(item, value, rebuilt)
     if kind in ("list", "deque", "set") and not isinstance(value, (tuple, frozenset)):

@@ -114,7 +114,7 @@ class _Names:
             self.imports[here.argval, level if isinstance(level, int) else 0] = None
         elif name == "MATCH_CLASS":
             self.computed = True  # __match_args__ says which attributes
-        elif name in _FORMATTING:
+        elif name in _FORMATTING or (name == "BINARY_OP" and here.argrepr in ("%", "%=")):
             self.attributes.update(_REPRESENTATION)
         elif name == "CONTAINS_OP" or (
             name == "COMPARE_OP" and (last is None or last.opname != "LOAD_CONST")
@@ -145,7 +145,9 @@ def is_user_function(fn: FunctionType) -> bool:
     """Whether the code of `fn` is followed. `functools.wraps` changes `__module__`, and `exec` may
     leave it out: what counts is where the code looks up its globals, and where it pretends to."""
     home = fn.__globals__.get("__name__")
-    return home in (None, "builtins") or is_user_module(home) or is_user_module(fn.__module__)
+    if home in (None, "builtins") or is_user_module(home) or is_user_module(fn.__module__):
+        return True
+    return vars(sys.modules.get(home, sys)) is not fn.__globals__  # it only bears that name
 
 
 def is_user_class(cls: type[Any]) -> bool:
@@ -179,7 +181,7 @@ def is_treadle(name: str | None) -> bool:
 def holds_values(name: str | None) -> bool:
     """Whether objects of a class of that module, which is not followed, are walked into."""
     top = (name or "").partition(".")[0]
-    return top == "numpy" or top not in _OPAQUE | _EFFECTS | {"treadle"}
+    return top not in _EFFECTS and top not in ("treadle", "llvmlite", "builtins", "pytest")
 
 
 def reads_attributes(name: str | None) -> bool:

@@ -209,13 +209,14 @@ class _Walk(CodeWalk):
         container = container_of(cls)
         assert container is not None
         children, meta = container.parts(value)
-        labels = container.labels(meta, len(children))
+        labels = list(container.labels(meta, len(children)))
         for n, (child, label) in enumerate(zip(children, labels, strict=True)):
             name = label[1:]
             step = Step("attr", name) if label.startswith(".") else Step("part", n)
             self.later(child, item, step, item.path + label, True)
         if is_user_class(cls):
             self.class_(cls)
+            self.attributes(item, value, self.reads(cls), [label[1:] for label in labels])
         return "tree"
 
     # --- objects -----------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from treadle.tracer.recipes import Recipe
 from treadle.tracer.signature import Parameters
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.trace import Trace
+from treadle.tracer.walk import instance_dict
 
 SourceKind = Literal["cell", "view", "array", "float"]
 
@@ -288,7 +289,7 @@ class _Recorder:
         for history, grad in self.trace.grads.items():
             item = self.histories.get(history)
             made = escapes.first_of(history)
-            if item is not None and grad is not history.grad:
+            if item is not None:  # also where it is what it was: the next call may enter otherwise
                 recipe = escapes.refer(grad, f"{item.path}.grad")
                 yield GradWrite(self.fetches.of(item), False, recipe)
             elif item is None and made is not None and grad is not None:
@@ -391,7 +392,14 @@ def rebuilt(tree: Tree, leaves: dict[int, Any]) -> dict[int, Any]:
             return value_of(item.of)
         if item.number not in done:
             done[item.number] = item.value  # a container that holds itself stays as it is
-            done[item.number] = _copied(item, [value_of(c) for c in item.children])
+            steps = ("part", "attr") if item.kind == "tree" else ("item",)
+            parts = [c for c in item.children if c.step.how in steps and c.kind != "attrs"]
+            done[item.number] = _copied(item, parts, [value_of(c) for c in parts])
+            for child in item.children if done[item.number] is not item.value else ():
+                if child.kind == "attrs":  # attributes that are no fields
+                    inside = instance_dict(done[item.number])
+                    inside.update((k, v) for k, v in child.value.items() if k not in inside)
+                    done[child.number] = inside
         return done[item.number]
 
     for item in tree.items:
@@ -401,11 +409,11 @@ def rebuilt(tree: Tree, leaves: dict[int, Any]) -> dict[int, Any]:
     return {n: v for n, v in done.items() if v is not originals[n].value}
 
 
-def _copied(item: Item, children: list[Any]) -> Any:
-    """The container `item` with `children`; itself where they are what it holds."""
+def _copied(item: Item, parts: list[Item], children: list[Any]) -> Any:
+    """The container `item` with `children` in place of `parts`; itself where they are the same."""
     if not item.argument or item.kind not in ("list", "tuple", "dict", "tree"):
         return item.value
-    if all(new is c.value for new, c in zip(children, item.children, strict=True)):
+    if all(new is c.value for new, c in zip(children, parts, strict=True)):
         return item.value
     container = pytree.container_of(type(item.value))
     if container is None or len(container.parts(item.value)[0]) != len(children):

@@ -6,8 +6,9 @@ until then it waits. Code that reads attributes by computed names lets all of th
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from enum import Enum
 from typing import Any, Literal
 
@@ -109,15 +110,21 @@ class Walk:
 
     # --- attributes --------------------------------------------------------------------------
 
-    def attributes(self, item: Item, value: Any, reads: Reads = "named") -> None:
-        """The instance's `__dict__`, as an item of its own: it is compared after the trace."""
-        inside = getattr(value, "__dict__", None)
+    def attributes(
+        self, item: Item, value: Any, reads: Reads = "named", without: Collection[str] = ()
+    ) -> None:
+        """The instance's `__dict__`, as an item of its own: it is compared after the trace.
+        `without`: names that are items of another kind."""
+        inside = instance_dict(value)
         if not isinstance(inside, dict):
             return
-        item = self.add(
-            item, Step("attr", "__dict__"), item.path, "attrs", inside, guarded=item.guarded
-        )
+        step = Step("attr", "__dict__")
+        if type(value).__getattribute__ is not object.__getattribute__:
+            step = Step("apply", instance_dict)  # `value.__dict__` would run code of the user's
+        item = self.add(item, step, item.path, "attrs", inside, guarded=item.guarded)
         for name, child in inside.items():
+            if name in without:
+                continue
             path = item.path + attribute_label(name)
             self.attribute(child, item, Step("item", name), path, name, reads)
 
@@ -138,6 +145,16 @@ class Walk:
     def lingers(self, value: Any) -> bool:
         """Whether `value`, an attribute, may wait for its name."""
         raise NotImplementedError
+
+
+def instance_dict(value: Any) -> Any:
+    """`value.__dict__`, whatever its class says about reading attributes."""
+    if isinstance(value, threading.local):
+        return value.__dict__  # another one in each thread
+    try:
+        return object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return None
 
 
 def _once(then: Callable[[], None]) -> Callable[[], None]:

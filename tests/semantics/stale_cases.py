@@ -211,6 +211,30 @@ def attribute_of_a_thread_local() -> Case:
     return lambda x: x * local.k, setter(local, "k", 3)
 
 
+@case
+def attributes_read_by_code_of_its_own() -> Case:
+    class Local:
+        def __getattribute__(self, name: str) -> Any:
+            inside = object.__getattribute__(self, "__dict__")
+            return inside["store"][name] if name == "k" else object.__getattribute__(self, name)
+
+    local = Local()
+    local.__dict__["store"] = {"k": 2}
+    return lambda x: x * local.k, lambda: local.__dict__["store"].__setitem__("k", 3)
+
+
+@case
+def a_value_formatted_by_percent() -> Case:
+    class Local:
+        length = 2
+
+        def __str__(self) -> str:
+            return "x" * self.length
+
+    local = Local()
+    return lambda x: x * len("%s" % local), setter(local, "length", 3)  # noqa: UP031
+
+
 # --- globals, closures, defaults ---------------------------------------------------------------
 
 GLOBAL = 2
@@ -1111,6 +1135,14 @@ def a_representation() -> Case:
 
     local = Local()
     return lambda x: x * len(repr(local)), setter(local, "hidden", 3)
+
+
+@case
+def a_global_of_a_function_that_bears_a_librarys_name() -> Case:
+    names: dict[str, Any] = {"__name__": "json"}
+    exec("K = 2\ndef helper(x):\n    return x * K", names)
+    helper = names["helper"]
+    return lambda x: helper(x), lambda: names.__setitem__("K", 3)
 
 
 @case

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import dataclasses
 import datetime
 import importlib
 import io
@@ -54,6 +55,42 @@ def test_a_change_of_anything_that_shaped_a_trace_is_followed(make: Callable[[],
     for _ in range(2):
         np.testing.assert_array_equal(jitted(x3()), after)
     assert len(jitted.specializations) <= 2
+
+
+@dataclasses.dataclass
+class Settings:
+    """A dataclass with an attribute that is no field."""
+
+    weight: Any
+
+    def __post_init__(self) -> None:
+        self.extra = 2
+
+
+def test_an_attribute_of_a_dataclass_argument_that_is_no_field() -> None:
+    @treadle.jit
+    def f(x: Any, settings: Any) -> Any:
+        settings.seen = x + settings.weight
+        return settings.seen * settings.extra
+
+    for weight in (treadle.ones(3), np.ones(3, np.float32)):
+        settings = Settings(weight)
+        np.testing.assert_array_equal(f(x3(), settings), [4, 6, 8])
+        np.testing.assert_array_equal(settings.seen, [2, 3, 4])  # type: ignore[attr-defined]
+        settings.extra = 3
+        np.testing.assert_array_equal(f(x3(), settings), [6, 9, 12])
+
+
+def test_arrays_and_modules_of_torch_are_guarded_by_their_content() -> None:
+    torch = pytest.importorskip("torch")
+    array = torch.ones(3)
+    layer = torch.nn.Linear(1, 1, bias=False)
+    f = treadle.jit(lambda x: x * float(array.sum()) * float(layer.weight.detach().sum()))
+    with torch.no_grad():
+        for value in (1, 2, 3):
+            layer.weight.fill_(value)
+            array.fill_(value)
+            np.testing.assert_array_equal(f(x3()), np.array([1, 2, 3]) * 3 * value * value)
 
 
 # --- modules and notebooks -----------------------------------------------------------------------

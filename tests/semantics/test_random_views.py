@@ -23,8 +23,8 @@ def quiet() -> Iterator[None]:
 def by_numpy(program: Program) -> tuple[list[Any], list[Any]]:
     """The arrays after one run, and after a second on what the first left behind."""
     given = program.arrays()
-    first = [x.copy() for x in run(program, given, np.transpose)]
-    return first, [x.copy() for x in run(program, given, np.transpose)]
+    first = [x.copy() for x in run(program, given, np.transpose, np.asarray)]
+    return first, [x.copy() for x in run(program, given, np.transpose, np.asarray)]
 
 
 def check(program: Program, step: Callable[[list[Any]], list[Any]]) -> None:

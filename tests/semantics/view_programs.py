@@ -40,8 +40,14 @@ class Program:
         ]
 
 
-def run(program: Program, given: list[Any], permute: Callable[[Any, Any], Any]) -> list[Any]:
-    """All arrays of the program, in order; `given` are changed in place."""
+def run(
+    program: Program,
+    given: list[Any],
+    permute: Callable[[Any, Any], Any],
+    lift: Callable[[Any], Any] = lambda x: x,
+) -> list[Any]:
+    """All arrays of the program, in order; `given` are changed in place. `lift` makes arrays of
+    the numbers that NumPy gives instead of arrays of rank 0."""
     arrays = list(given)
     for s in program.statements:
         x = arrays[s.of]
@@ -52,7 +58,7 @@ def run(program: Program, given: list[Any], permute: Callable[[Any, Any], Any]) 
         elif s.kind == "permute":
             arrays.append(permute(x, s.with_))
         elif s.kind == "copy":
-            arrays.append(x * 2.0 + 1.0)
+            arrays.append(lift(x * 2.0 + 1.0))
         elif s.kind == "fill":
             index, number = s.with_
             x[index] = number
@@ -60,9 +66,9 @@ def run(program: Program, given: list[Any], permute: Callable[[Any, Any], Any]) 
             index, other, other_index = s.with_
             x[index] = arrays[other][other_index]
         elif s.kind == "add":
-            x += s.with_
+            x[...] += s.with_
         elif s.kind == "combine":
-            x += arrays[s.with_]
+            x[...] += arrays[s.with_]
         else:
             index, number = s.with_
             x[index] *= number
@@ -80,7 +86,7 @@ def programs(draw: st.DrawFn, statements: int = 8) -> Program:
         made = _statement(draw, arrays)
         done.append(made)
         step = Program(shapes, (made,))
-        arrays = run(step, arrays, np.transpose)
+        arrays = run(step, arrays, np.transpose, np.asarray)
     return Program(shapes, tuple(done))
 
 
@@ -145,8 +151,8 @@ def _index(draw: st.DrawFn, shape: Shape) -> Index:
     extra = draw(st.integers(0, 5))
     if extra == 0:
         parts.append(None)
-    elif extra == 1:
-        parts.append(Ellipsis)
+    if extra == 1 or all(isinstance(p, int) for p in parts):
+        parts.append(Ellipsis)  # an element is a view of rank 0, not a number
     return tuple(parts)
 
 
