@@ -39,11 +39,18 @@ Pull = Callable[[Sequence["Tensor | None"]], Sequence["Tensor | None"]]
 
 def plan(recording: Recording, options: CompileOptions, threads: int | None) -> Pullback | None:
     """What to record at each call; None where no result is differentiable from outside."""
-    tracked = [n for n, f in enumerate(recording.fresh) if f.role == "tracked"]
-    spent = [n for n, f in enumerate(recording.fresh) if f.role == "spent"]
-    if not tracked and not spent:
+    made = [*enumerate(recording.fresh)]
+    tracked = [_Output(True, n) for n, f in made if f.role == "tracked"]
+    outputs = [f.value for _, f in made if f.role == "tracked"]
+    dead = [_Output(True, n) for n, f in made if f.role == "spent"]
+    for write in recording.tracked:
+        if write.role == "tracked":
+            tracked.append(_Output(False, write.position))
+            outputs.append(write.value)
+        else:
+            dead.append(_Output(False, write.position, stale=write.role == "stale"))
+    if not tracked and not dead:
         return None
-    outputs = [recording.fresh[n].value for n in tracked]
     reached = {v for y in outputs for v in reached_from(y)}
     leaves: dict[int, list[Value]] = {}
     for value, position in recording.variables:
@@ -51,7 +58,20 @@ def plan(recording: Recording, options: CompileOptions, threads: int | None) -> 
             leaves.setdefault(position, []).append(value)
     variables = [tuple(values) for values in leaves.values()]
     differentiable = _Differentiable(recording.function, outputs, variables, options, threads)
-    return Pullback(differentiable, tuple(leaves), tracked, spent)
+    return Pullback(differentiable, tuple(leaves), tracked, dead)
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """A differentiable output of a call: a fresh tensor, or a tensor from outside (by position)
+    that was written to. `stale`: its history is no longer that of its values."""
+
+    fresh: bool
+    position: int
+    stale: bool = False
+
+    def of(self, found: Sequence[Any], fresh: Sequence[Tensor]) -> Tensor:
+        return fresh[self.position] if self.fresh else _owner(found[self.position])
 
 
 class _Differentiable:
@@ -179,13 +199,13 @@ class Pullback:
         self,
         differentiable: _Differentiable,
         positions: Sequence[int],
-        tracked: Sequence[int],
-        spent: Sequence[int],
+        tracked: Sequence[_Output],
+        dead: Sequence[_Output],
     ) -> None:
         self.differentiable = differentiable
         self.positions = positions
         self.tracked = tracked
-        self.spent = spent
+        self.dead = dead
         fn = differentiable.function
         self.forward = fn
         self._spent_node = Node(None, NO_ATTRS, (), (), None)
@@ -209,15 +229,18 @@ class Pullback:
 
     def record(
         self,
+        found: Sequence[Any],
         fresh: Sequence[Tensor],
         saved: SavedInputs | None,
         residuals: Sequence[Array],
     ) -> None:
         """Add the call to the history of its results."""
-        for n in self.spent:
-            fresh[n].history.made_by((self._spent_node, 0), fresh[n].cell.version)
+        for output in self.dead:
+            x = output.of(found, fresh)
+            version = x.cell.version - 1 if output.stale else x.cell.version
+            x.history.made_by((self._spent_node, 0), version)
         if saved is not None:
-            results = [fresh[n] for n in self.tracked]
+            results = [output.of(found, fresh) for output in self.tracked]
             tape.record_saved(saved.operands, results, self._pull(saved, residuals))
 
     def _pull(self, saved: SavedInputs, residuals: Sequence[Array]) -> Pull:

@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from treadle.ir.errors import DTypeError, GradientError, TraceError
+from treadle.ir.errors import DTypeError, TraceError
 from treadle.ir.graph import Function, Result, Value
 from treadle.ir.types import TensorType, float64, type_of_array
 from treadle.tracer import pytree
-from treadle.tracer.cell import Cell
 from treadle.tracer.effects import Change, How, Snapshot
 from treadle.tracer.errors import located
 from treadle.tracer.escapes import Escapes, FreshTensor
@@ -32,7 +31,7 @@ from treadle.tracer.reads import only_read_by_trace
 from treadle.tracer.recipes import Recipe
 from treadle.tracer.signature import Parameters
 from treadle.tracer.tensor import Tensor
-from treadle.tracer.trace import Trace
+from treadle.tracer.trace import Trace, reached_from
 from treadle.tracer.walk import instance_dict
 
 SourceKind = Literal["cell", "view", "array", "float"]
@@ -58,6 +57,17 @@ class Write:
     position: int
     result: int
     view: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedWrite:
+    """The tensor at `position` from outside now holds `value`, from which backward() outside goes
+    on through the call. `role`: tracked; spent (a backward() inside has used it up); stale (it
+    was written again under no_grad, so that its history is no longer that of its values)."""
+
+    position: int
+    value: Value
+    role: Literal["tracked", "spent", "stale"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +107,7 @@ class Recording:
     writes: tuple[Write, ...]
     grads: tuple[GradWrite, ...]
     bindings: tuple[Binding, ...]
+    tracked: tuple[TrackedWrite, ...]
     variables: tuple[tuple[Value, int], ...]  # of a variable: the fetched tensor it stands for
     trace: Trace
 
@@ -121,7 +132,15 @@ def record(
 ) -> Recording:
     """Trace one call. Raises what the function raises, and TraceError for what a trace cannot
     follow; all objects are then as before."""
-    return _Recorder(fn, parameters, roots, tree, name).run()
+    try:
+        return _Recorder(fn, parameters, roots, tree, name).run()
+    except _TrackedView:
+        return _Recorder(fn, parameters, roots, tree, name, whole=True).run()
+
+
+class _TrackedView(Exception):
+    """Something that requires grad was written through a view that stands for itself alone: it
+    has to stand for its base."""
 
 
 @dataclass(slots=True)
@@ -141,6 +160,7 @@ class _Recorder:
     roots: Sequence[Any]
     tree: Tree
     name: str
+    whole: bool = False  # views among the arguments stand for their bases
     fetches: Fetches = field(default_factory=Fetches)
     trace: Trace = field(init=False)
     inputs: list[_Input] = field(default_factory=list)
@@ -202,7 +222,7 @@ class _Recorder:
             tensor, kind = trace.arg(TensorType(float64), item.path, weak=True), "float"
         elif item.kind == "array":
             tensor, kind = trace.arg(array_type(item), item.path), "array"
-        elif value.maps and not value.requires_grad and users[id(value.cell)] == 1:
+        elif not self.whole and self.stands_alone(value, users):
             value.array()  # raises where it leaked out of another trace
             tensor, kind = trace.arg(value.type, item.path, weak=value.weak), "view"
         else:
@@ -212,6 +232,10 @@ class _Recorder:
             self.live[item.number] = tensor
         self.fetches.of(item)
         self.inputs.append(_Input(item, tensor, trace.values[tensor.cell], kind))
+
+    def stands_alone(self, x: Tensor, users: dict[int, int]) -> bool:
+        """Whether an argument is a view whose base nobody else reaches."""
+        return bool(x.maps) and not x.requires_grad and users[id(x.cell)] == 1
 
     # --- out ---------------------------------------------------------------------------------
 
@@ -228,6 +252,7 @@ class _Recorder:
         bindings = [self.binding(change, escapes) for change in changes]
         results = list(escapes.results)
         writes = list(self.cell_writes(results))
+        tracked = list(self.tracked_writes())
         function = trace.finish(distinct(results, writes))
         return Recording(
             function=function,
@@ -238,6 +263,7 @@ class _Recorder:
             writes=tuple(writes),
             grads=tuple(grads),
             bindings=tuple(bindings),
+            tracked=tuple(tracked),
             variables=tuple(self.variables()),
             trace=trace,
         )
@@ -265,6 +291,8 @@ class _Recorder:
         for given in self.inputs:
             value = trace.values[given.tensor.cell]
             if given.kind == "view" and value is not given.start:
+                if trace.computed(given.tensor.history):
+                    raise _TrackedView
                 results.append(Result(value, given.item.path, "state"))
                 yield Write(self.fetches.of(given.item), len(results) - 1, view=True)
         for cell, start in trace.entry.items():
@@ -272,18 +300,18 @@ class _Recorder:
             if value is start:
                 continue
             item = self.tree.cells[id(cell)]
-            self.check_untracked(item, cell)
             results.append(Result(value, item.path, "state"))
             yield Write(self.fetches.of(item), len(results) - 1, view=False)
 
-    def check_untracked(self, item: Item, cell: Cell) -> None:
-        if self.trace.computed(item.value.history):
-            at = self.trace.written.get(cell)
-            raise GradientError(
-                f"the jitted function changes {item.path} in place by something that requires grad"
-                + (f" (at {at})" if at is not None else "")
-                + "; do it inside `with treadle.no_grad():`, or assign detach() of the new value"
-            )
+    def tracked_writes(self) -> Iterator[TrackedWrite]:
+        """Tensors from outside that were changed in place by something that requires grad."""
+        for history, item in self.histories.items():
+            if not self.trace.computed(history):
+                continue
+            value, current = self.trace.computed_value(history)
+            spent = self.trace.is_spent(reached_from(value))
+            role: Literal["tracked", "spent", "stale"] = "spent" if spent else "tracked"
+            yield TrackedWrite(self.fetches.of(item), value, role if current else "stale")
 
     def grad_writes(self, escapes: Escapes) -> Iterator[GradWrite]:
         for history, grad in self.trace.grads.items():

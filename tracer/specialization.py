@@ -116,7 +116,7 @@ class Specialization:
         self._write_back(found, outs)
         fresh = self._tensors(outs)
         if self._pull is not None:
-            self._pull.record(fresh, saved, outs[len(self._types) :])
+            self._pull.record(found, fresh, saved, outs[len(self._types) :])
         for grad in self._grads:
             owner: Tensor = (fresh if grad.fresh else found)[grad.position]
             owner.history.grad = grad.recipe.build(found, fresh)

@@ -263,6 +263,12 @@ class Trace:
         """Whether an op of this trace made the values, tracked."""
         return history in self._computed
 
+    def computed_value(self, history: History) -> tuple[Value, bool]:
+        """The values that ops of this trace made for `history`; whether the storage still holds
+        them (it may have been written under no_grad since)."""
+        value, content = self._computed[history]
+        return value, any(v is content for v in self.values.values())
+
     # --- operations --------------------------------------------------------------------------
 
     def apply(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs) -> tuple[Tensor, ...]:

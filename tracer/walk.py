@@ -119,7 +119,8 @@ class Walk:
         if not isinstance(inside, dict):
             return
         step = Step("attr", "__dict__")
-        if type(value).__getattribute__ is not object.__getattribute__:
+        reading: Any = type(value).__getattribute__
+        if reading is not object.__getattribute__:
             step = Step("apply", instance_dict)  # `value.__dict__` would run code of the user's
         item = self.add(item, step, item.path, "attrs", inside, guarded=item.guarded)
         for name, child in inside.items():

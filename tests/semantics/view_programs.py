@@ -143,7 +143,7 @@ def _index(draw: st.DrawFn, shape: Shape) -> Index:
     """A basic index: integers, slices with any step, None and the ellipsis."""
     parts: list[Any] = []
     for size in shape[: draw(st.integers(0, len(shape)))]:
-        if draw(st.integers(0, 3)) == 0:
+        if size and draw(st.integers(0, 3)) == 0:
             parts.append(draw(st.integers(-size, size - 1)))
             continue
         start, stop = (draw(st.none() | st.integers(-size, size)) for _ in range(2))
