@@ -94,10 +94,13 @@ class Saved:
 
 class Node:
     """One recorded op. `edges` has one entry an operand, None where no gradient flows; `row`
-    counts the operations of this line that lie one behind the other, this one included."""
+    counts the operations of this line that lie one behind the other, this one included. `spend`:
+    of a compiled call, which stands for many ops: says after a backward pass whether all of them
+    are used up.
+    """
 
     __slots__ = ("args", "attrs", "edges", "freed", "loc", "op", "outs", "pull", "row",
-                 "sequence")  # fmt: skip
+                 "sequence", "spend")  # fmt: skip
 
     def __init__(
         self,
@@ -107,7 +110,9 @@ class Node:
         outs: tuple[Saved, ...],
         loc: Loc | None,
         pull: Pull | None = None,
+        spend: Callable[[], bool] | None = None,
     ) -> None:
+        self.spend = spend
         self.op = op
         self.attrs = attrs
         self.args = args
@@ -125,8 +130,10 @@ class Node:
 
     def free(self) -> None:
         """Let go of the saved values: a backward pass has used them."""
+        if self.spend is not None and not self.spend():
+            return
         self.args = self.outs = ()
-        self.pull = None
+        self.pull = self.spend = None
         self.freed = True
 
     @property

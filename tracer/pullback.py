@@ -13,7 +13,7 @@ compiled when it is first asked for, and recorded in the history in turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from treadle.ir.builder import Builder
-from treadle.ir.graph import Function, Result, Value
+from treadle.ir.graph import Function, Instr, Result, Value
 from treadle.ir.op import NO_ATTRS, Trait, get_op
 from treadle.tracer import tape
 from treadle.tracer.backend import CompileOptions, Executable, compiler
 from treadle.tracer.cell import Cell
 from treadle.tracer.history import Node, Saved
+from treadle.tracer.location import user_location
 from treadle.tracer.modes import modes
 from treadle.tracer.recorder import Recording, Source
 from treadle.tracer.residuals import split
@@ -188,6 +189,50 @@ class SavedInputs:
     operands: tuple[Saved, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """What one output depends on: instructions between it and the variables, and operands."""
+
+    instrs: frozenset[Instr]
+    operands: frozenset[int]
+
+
+def _reach(output: Value, variables: Sequence[tuple[Value, ...]]) -> _Reach:
+    values = reached_from(output)
+    made = (v.producer for v in values)
+    instrs = frozenset(i for i in made if i is not None and not i.op.has(Trait.BARRIER))
+    operands = (n for n, vs in enumerate(variables) if any(v in values for v in vs))
+    return _Reach(instrs, frozenset(operands))
+
+
+class _Call:
+    """One call in the history. A backward pass uses up what its outputs depend on; others may
+    still be differentiated, as if each operation of the function had been recorded."""
+
+    def __init__(self, pullback: Pullback, saved: SavedInputs, residuals: Sequence[Array]) -> None:
+        self.pullback = pullback
+        self.saved = saved
+        self.residuals = residuals
+        self.loc = user_location()
+        self._given: set[int] = set()  # the outputs of the pass that is running
+        self._spent: set[Instr] = set()
+        self._left = set(range(len(pullback.tracked)))
+
+    def pull(self, cts: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        self._given = {n for n, ct in enumerate(cts) if ct is not None}
+        instrs, operands = self.pullback.reached(self._given)
+        if not self._spent.isdisjoint(instrs):
+            raise tape.second_time("a compiled call", self.loc)
+        found = self.pullback.pull(self.saved, self.residuals, cts)
+        return [x if n in operands else None for n, x in enumerate(found)]
+
+    def spend(self) -> bool:
+        """The pass is over: what it went through is used up. Whether nothing is left."""
+        self._spent |= self.pullback.reached(self._given)[0]
+        self._left -= self._given
+        return all(not self._spent.isdisjoint(self.pullback.reached((n,))[0]) for n in self._left)
+
+
 class Pullback:
     """The derivative of one specialization.
 
@@ -211,6 +256,7 @@ class Pullback:
         self._spent_node = Node(None, NO_ATTRS, (), (), None)
         self._spent_node.free()
         self._backward: Executable | None = None
+        self._reach = [_reach(y, differentiable.variables) for y in differentiable.outputs]
         if positions:
             joint = compiler().differentiated(differentiable.joint())
             self._split = split(joint, len(fn.params), len(fn.results))
@@ -241,21 +287,25 @@ class Pullback:
             x.history.made_by((self._spent_node, 0), version)
         if saved is not None:
             results = [output.of(found, fresh) for output in self.tracked]
-            tape.record_saved(saved.operands, results, self._pull(saved, residuals))
+            call = _Call(self, saved, residuals)
+            tape.record_saved(saved.operands, results, call.pull, call.spend)
 
-    def _pull(self, saved: SavedInputs, residuals: Sequence[Array]) -> Pull:
-        again = self.differentiable.pull(saved.arrays, saved.operands)
+    def pull(
+        self, saved: SavedInputs, residuals: Sequence[Array], cts: Sequence[Tensor | None]
+    ) -> Sequence[Tensor | None]:
+        """The cotangents of the operands from those of the outputs."""
+        if modes.grad:
+            return self.differentiable.pull(saved.arrays, saved.operands)(cts)
+        given = [_contiguous(ct) for ct in self.differentiable.cotangents(cts)]
+        inputs = [saved.arrays[n] for n in self._split.inputs]
+        arrays = [*inputs, *residuals, *given]
+        outs = _run(self.backward(), arrays, self.differentiable.threads)
+        return [Tensor(Cell.of(out)) for out in outs]
 
-        def pull(cts: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-            if modes.grad:
-                return again(cts)
-            given = [_contiguous(ct) for ct in self.differentiable.cotangents(cts)]
-            inputs = [saved.arrays[n] for n in self._split.inputs]
-            arrays = [*inputs, *residuals, *given]
-            outs = _run(self.backward(), arrays, self.differentiable.threads)
-            return [Tensor(Cell.of(out)) for out in outs]
-
-        return pull
+    def reached(self, outputs: Iterable[int]) -> tuple[set[Instr], set[int]]:
+        """The instructions that some outputs depend on, and the numbers of the operands."""
+        found = [self._reach[n] for n in outputs]
+        return {i for r in found for i in r.instrs}, {n for r in found for n in r.operands}
 
     def backward(self) -> Executable:
         """The compiled backward function."""

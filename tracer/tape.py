@@ -9,13 +9,14 @@ costs, and needs, only those that are asked for: `x *= 2` may overwrite `x` alth
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from treadle.ir.builder import Ops
 from treadle.ir.errors import GradientError
+from treadle.ir.graph import Loc
 from treadle.ir.op import NO_ATTRS, NOT_DIFFERENTIABLE, Attrs, OpDef
 from treadle.ir.types import DType, TensorType, shape_text
 from treadle.tracer import views
@@ -46,15 +47,22 @@ def save_edge(x: Tensor) -> Saved:
     return Saved(x.type, edge=edge_of(x))
 
 
-def record_saved(operands: tuple[Saved, ...], results: Sequence[Tensor], pull: Pull) -> None:
+def record_saved(
+    operands: tuple[Saved, ...],
+    results: Sequence[Tensor],
+    pull: Pull,
+    spend: Callable[[], bool] | None = None,
+) -> None:
     """Add a node for a call that brings its own derivative (a compiled function).
 
     `pull` takes one cotangent or None a result, and gives one or None an operand, each of the
-    operand's type. It is called at most once unless the graph is retained.
+    operand's type. It is called at most once unless the graph is retained, or `spend` says after
+    a pass that not all of the call is used up.
     """
     if any(a.edge is not None for a in operands):
         outs = tuple(Saved(r.type) for r in results)
-        _made_by(Node(None, NO_ATTRS, operands, outs, user_location(), pull), results)
+        node = Node(None, NO_ATTRS, operands, outs, user_location(), pull, spend)
+        _made_by(node, results)
 
 
 def _outs(results: Sequence[Tensor]) -> tuple[Saved, ...]:
@@ -300,10 +308,7 @@ class _Backward:
     ) -> Sequence[Tensor | None]:
         """One cotangent, or None for zero, an operand of `node`."""
         if node.freed:
-            raise GradientError(
-                f"backward() reaches `{node.name}`{_of(node)} a second time, and its saved values "
-                "are freed after the first; call backward(retain_graph=True) before"
-            )
+            raise second_time(node.name, node.loc)
         if not any(needed):
             return [None] * len(node.edges)
         if node.pull is not None:
@@ -333,8 +338,13 @@ class _Backward:
         return result
 
 
-def _of(node: Node) -> str:
-    return f" of {node.loc}" if node.loc is not None else ""
+def second_time(name: str, loc: Loc | None) -> GradientError:
+    """The error for a history that a backward pass has used up."""
+    of = f" of {loc}" if loc is not None else ""
+    return GradientError(
+        f"backward() reaches `{name}`{of} a second time, and its saved values are freed after the "
+        "first; call backward(retain_graph=True) before"
+    )
 
 
 def _with_edge(saved: Saved, edge: Edge) -> Saved:

@@ -238,6 +238,25 @@ def test_retained_histories_and_partial_cotangents() -> None:
         sines.sum().backward()
 
 
+def test_a_backward_pass_uses_up_only_what_its_outputs_depend_on() -> None:
+    def run(wrap: Callable[[Step], Step]) -> list[Any]:
+        x, w = leaf(1, 2), leaf(3, 4)
+        total = x * 0.0
+        step = wrap(lambda x, w, total: (x * x, treadle.sin(w), x * x * w, total + x))
+        for _ in range(2):
+            squares, sines, products, total = step(x, w, total)
+            squares.sum().backward()
+            sines.sum().backward()
+            products.sum().backward()
+        total.sum().backward()
+        with pytest.raises(treadle.GradientError, match="second time"):
+            products.sum().backward()
+        return [x.grad, w.grad]
+
+    for found, expected in zip(run(treadle.jit), run(plain), strict=True):
+        assert_same(found, expected)
+
+
 def test_higher_orders_through_a_call_by_arguments_and_captured_parameters() -> None:
     w = leaf(0.7, -0.4)
 
