@@ -376,10 +376,10 @@ def _levels(
         return 0
     most = 0
     for p in passes:
-        step = p.unroll * lanes if scheme == "rows" else 1
-        inner = -(-sizes[-1] // step)
-        runs = prod(sizes[:-1]) * -(-inner // RUN)
-        most = max(most, runs)
+        steps, rest = divmod(sizes[-1], p.unroll * lanes if scheme == "rows" else 1)
+        # what is left over of the last step is a run of its own
+        runs = -(-steps // RUN) + (rest > 0)
+        most = max(most, prod(sizes[:-1]) * runs)
     return most.bit_length() if most > 1 else 0
 
 

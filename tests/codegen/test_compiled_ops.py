@@ -119,3 +119,19 @@ def test_every_op_of_the_table_is_compiled_or_claimed() -> None:
     claimed = {op.lower.name for op in OPS if isinstance(op.lower, Kernel)}
     by_passes = {"matmul", "debug_print"}
     assert claimed <= {"cumsum", "scatter", "scatter_add", "check"} | by_passes
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_sums_around_whole_numbers_of_runs_hold_every_element(name: str) -> None:
+    """A row is summed in runs of at most 32 steps, and what is left over of a step may be one run
+    more: the cascade has room for it. Ones are summed exactly, so that a lost run shows."""
+    target, op = the_target(name), get_op("sum")
+    attrs = op.attrs(axes=(0,), keepdims=False)  # type: ignore[call-arg]
+    for dtype in (np.float32, np.float64):
+        step = 4 * target.vector_bytes // np.dtype(dtype).itemsize
+        for runs in (1, 2, 3, 4, 7):
+            whole = runs * 32 * step
+            for size in (whole - step, whole - 1, whole, whole + 1, whole + step + 3):
+                x = np.ones(size, dtype)
+                (got,) = compiled(function_of(op, attrs, (x,)), target).results(x)
+                assert got == size
