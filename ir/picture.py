@@ -123,7 +123,11 @@ class _Drawing:
         return boxes
 
     def _rows(self, instr: Instr) -> Iterator[tuple[str, str]]:
-        if instr.regions:
+        if instr.op.name == "contract" and instr.regions:  # a product with an epilogue
+            yield "title", f"contract {instr.regions[0].name}"
+            left, right = (self.names[a] for a in instr.args[:2])
+            yield "row", f"  product = contract({left}, {right}, {_attrs(instr)})"
+        elif instr.regions:
             yield "title", f"{instr.op.name} {instr.regions[0].name}"
             yield "row", _attrs(instr)
         else:
@@ -144,11 +148,12 @@ class _Drawing:
 
     def _region(self, instr: Instr, region: Function) -> Iterator[str]:
         """A line an operation; parameters under their names outside, where there is one such."""
-        outside = instr.args if len(instr.args) == len(region.params) else ()
-        for param, arg in zip(region.params, outside, strict=False):
-            self.names[param.value] = self.names[arg]
-        if not outside:
-            self.names |= {p.value: p.path for p in region.params}
+        inputs = region.inputs[1:] if instr.op.name == "contract" else region.inputs
+        outside = instr.args[len(instr.args) - len(inputs) :]
+        if instr.op.name == "fused_table":  # runs for several instances: none of them stands for it
+            outside = ()
+        self.names |= {p.value: p.path for p in region.params}
+        self.names |= dict(zip(inputs, (self.names[a] for a in outside), strict=False))
         hidden = _inline_numbers(region, self.names)
         for inner in region.instrs:
             if inner not in hidden:
