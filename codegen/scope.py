@@ -82,17 +82,19 @@ class RegionCode:
         if key in self.region.views:
             param, shape = self.region.views[key]
             return self.inputs[param], self.strides(shape), memory_type(param.type.dtype)
-        return self.scratch[key], self._scratch_strides(), memory_type(key.type.dtype)
+        return self.scratch[key], self._scratch_strides(key), memory_type(key.type.dtype)
 
-    def _scratch_strides(self) -> tuple[int, ...]:
-        """Scratch buffers hold one row, or one tile of columns for each step of the row."""
+    def _scratch_strides(self, key: Value) -> tuple[int, ...]:
+        """Scratch buffers hold one row, or one tile of columns for each step of the row. A loop
+        along which the value does not vary takes no step: it is written outside of that loop."""
+        varies = self.dims(key)
         columns = self.plan.scheme == "columns"
         step = self.plan.tile * self.plan.lanes if columns else 1
         steps = [0] * len(self.plan.dims)
         for n in range(len(steps) - 1, -1, -1):
             size = self.sizes[n]
             if self.plan.dims[n].reduced:
-                steps[n] = step
+                steps[n] = step if n in varies else 0
                 assert isinstance(size, int)
                 step *= size
         return tuple(steps)
@@ -173,6 +175,8 @@ class Scope:
             return self.ops.index_const(0)
         in_tile = code.plan.scheme == "columns" and isinstance(key, Value)
         if in_tile and key not in code.region.views:
+            if dim not in code.dims(key):
+                return self.ops.index_const(0)
             return self.ops.index((self.tile or self).local, 1)
         _, strides, _ = code.buffer(key)
         at = self.position(dim)
