@@ -10,14 +10,14 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from treadle.ir.errors import TraceError
-from treadle.ir.graph import Result, Value
+from treadle.ir.graph import Loc, Result, Value
 from treadle.ir.types import TensorType
 from treadle.tracer import pytree
 from treadle.tracer.cell import Cell
@@ -33,13 +33,12 @@ from treadle.tracer.recipes import (
     Number,
     Recipe,
     Remade,
-    ViewOf,
 )  # fmt: skip
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.trace import Trace, reached_from
 from treadle.tracer.views import Maps
 
-Role = Literal["plain", "leaf", "tracked", "spent"]
+Role = Literal["plain", "leaf", "tracked", "spent", "stale"]
 
 
 class Positions(Protocol):
@@ -48,11 +47,14 @@ class Positions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FreshTensor:
-    """A tensor to be made of result `result` (whose storage others may share).
+    """A tensor that the function made: of result `result`, whose storage others may share, or a
+    view of the tensor `outside` (by position), whose storage was there before the call.
 
     `role`: plain; leaf (made with requires_grad=True in the function); tracked (backward() through
     the call reaches it; `value` is then what to differentiate); spent (its history was used up by
-    a backward() inside). Tensors of one `history` share it.
+    a backward() inside); stale (changed at `written` behind its history's back). Tensors of one
+    `history` share it; it lies above `depth` of the maps. The history of None is that of the
+    tensor outside.
     """
 
     result: int
@@ -60,8 +62,12 @@ class FreshTensor:
     type: TensorType
     weak: bool
     role: Role
-    history: int
-    value: Value
+    history: int | None
+    value: Value | None
+    depth: int = 0
+    written: Loc | None = None
+    outside: int | None = None
+    relative: bool = False  # maps lead on from what the tensor outside shows, not its storage
 
 
 class Escapes:
@@ -72,7 +78,7 @@ class Escapes:
         trace: Trace,
         tree: Tree,
         positions: Positions,
-        views_given: Mapping[int, int],
+        views_given: Mapping[Cell, tuple[History, int]],
         live: Mapping[int, Any],
     ) -> None:
         self.trace = trace
@@ -85,6 +91,8 @@ class Escapes:
         self._storages: dict[Cell, int] = {}
         self._shown: dict[Cell, set[Maps]] = {}
         self._histories: dict[History, int] = {}
+        tensors = [item for item in tree.items if item.kind == "tensor"]
+        self._owners = {item.value.history: item for item in reversed(tensors)}
         self._known = {id(v): tree.items[n] for n, v in live.items()}
 
     def announce(self, *groups: Iterable[Any]) -> None:
@@ -98,6 +106,8 @@ class Escapes:
     def first_of(self, history: History) -> int | None:
         """The number of a fresh tensor with this history that leaves."""
         number = self._histories.get(history)
+        if number is None:
+            return None
         return next((n for n, f in enumerate(self.fresh) if f.history == number), None)
 
     def output(
@@ -186,39 +196,66 @@ class Escapes:
             return self._from_outside(x)
         if x.cell.home is not self.trace:
             raise leak_error(x, x.cell.made_at, f"at {path}, outside of its trace")
-        given = self.views_given.get(id(x.cell))
-        if given is not None and not x.requires_grad:
-            return ViewOf(given, x.maps, x.type, detached=False, relative=True)
-        recipe = self._fresh(x, path, kind)
-        self._made[id(x)] = (x, recipe)
-        return recipe
+        given = self.views_given.get(x.cell)
+        if given is not None:
+            return self._of_view(x, *given)
+        return self._add(x, self._fresh(x, path, kind))
 
     def _from_outside(self, x: Tensor) -> Recipe:
         item = self.tree.by_id.get(id(x))
         if item is not None:
             return Known(self.positions.of(item))
-        item = self.tree.cells.get(id(x.cell))
+        owner = self._owners.get(x.history)
+        item = self.tree.cells.get(id(x.cell)) if owner is None else owner
         if item is None:
             raise unreachable_error(x)
-        source: Tensor = item.value
-        detached = x.history is not source.history
-        return ViewOf(self.positions.of(item), x.maps, x.type, detached, relative=False)
+        return self._add(x, self._shares(x, self.positions.of(item), owner is not None))
 
-    def _fresh(self, x: Tensor, path: str, kind: Literal["out", "state"]) -> Fresh:
+    def _of_view(self, x: Tensor, history: History, position: int) -> Recipe:
+        """An argument that is a view, of which `history` is that in the trace, or a part of it."""
+        attached = x.history is history
+        if attached and not x.maps:
+            return Known(position)
+        return self._add(x, replace(self._shares(x, position, attached), relative=True))
+
+    def _shares(self, x: Tensor, position: int, attached: bool) -> FreshTensor:
+        """`x`, which shows storage from outside; `attached`: with the history of its owner."""
+        if attached:
+            return FreshTensor(-1, x.maps, x.type, x.weak, "plain", None, None, outside=position)
+        role, value = self._role(x), None
+        if role == "tracked":
+            value = self.trace.computed_value(x.history)[0]
+        return FreshTensor(
+            -1, x.maps, x.type, x.weak, role, self._history(x), value, x.history.depth,
+            self.trace.written.get(x.cell), position,
+        )  # fmt: skip
+
+    def _fresh(self, x: Tensor, path: str, kind: Literal["out", "state"]) -> FreshTensor:
         role = self._role(x)
         maps: Maps = ()
-        if role == "tracked":
-            value = self.trace.tracked_value(x)
-            result = self._result(value, path, kind)
-        elif len(self._shown.get(x.cell, ())) <= 1:
-            value = self.trace.value_of(x)
-            result = self._storage(x.cell, value, path, kind)
+        depth = 0
+        if len(self._shown.get(x.cell, ())) <= 1:
+            shown = value = self.trace.value_of(x)
+            if role == "tracked":
+                shown = value = self.trace.tracked_value(x)
         else:
-            value = self.trace.content(x)
-            result, maps = self._storage(x.cell, value, path, kind), x.maps
-        history = self._histories.setdefault(x.history, len(self._histories))
-        self.fresh.append(FreshTensor(result, maps, x.type, x.weak, role, history, value))
-        return Fresh(len(self.fresh) - 1)
+            shown = value = self.trace.content(x)
+            maps, depth = x.maps, x.history.depth
+            if role == "tracked":
+                value = self.trace.computed_value(x.history)[0]
+        result = self._storage(x.cell, shown, path, kind)
+        written = self.trace.written.get(x.cell)
+        history = self._history(x)
+        return FreshTensor(result, maps, x.type, x.weak, role, history, value, depth, written)
+
+    def _history(self, x: Tensor) -> int:
+        return self._histories.setdefault(x.history, len(self._histories))
+
+    def _add(self, x: Tensor, made: FreshTensor) -> Fresh:
+        self.fresh.append(made)
+        recipe = Fresh(len(self.fresh) - 1)
+        self._made[id(x)] = (x, recipe)
+        return recipe
 
     def _storage(self, cell: Cell, value: Value, path: str, kind: Literal["out", "state"]) -> int:
         found = self._storages.get(cell)
@@ -235,8 +272,10 @@ class Escapes:
             return "leaf" if x.history.requires_grad and x.history.leaf else "plain"
         if not x.dtype.is_float:
             return "plain"
-        reached = reached_from(self.trace.tracked_value(x))
-        return "spent" if self.trace.is_spent(reached) else "tracked"
+        value, current = self.trace.computed_value(x.history)
+        if not current:
+            return "stale"
+        return "spent" if self.trace.is_spent(reached_from(value)) else "tracked"
 
 
 def _kind_of(value: Any) -> str:

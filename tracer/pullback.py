@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treadle.ir.builder import Builder
-from treadle.ir.graph import Function, Instr, Result, Value
+from treadle.ir.graph import Function, Instr, Loc, Result, Value
 from treadle.ir.op import NO_ATTRS, Trait, get_op
 from treadle.tracer import tape
 from treadle.tracer.backend import CompileOptions, Executable, compiler
@@ -42,8 +42,9 @@ def plan(recording: Recording, options: CompileOptions, threads: int | None) -> 
     """What to record at each call; None where no result is differentiable from outside."""
     made = [*enumerate(recording.fresh)]
     tracked = [_Output(True, n) for n, f in made if f.role == "tracked"]
-    outputs = [f.value for _, f in made if f.role == "tracked"]
+    outputs = [f.value for _, f in made if f.role == "tracked" and f.value is not None]
     dead = [_Output(True, n) for n, f in made if f.role == "spent"]
+    dead += [_Output(True, n, True, f.written) for n, f in made if f.role == "stale"]
     for write in recording.tracked:
         if write.role == "tracked":
             tracked.append(_Output(False, write.position))
@@ -65,14 +66,15 @@ def plan(recording: Recording, options: CompileOptions, threads: int | None) -> 
 @dataclass(frozen=True, slots=True)
 class _Output:
     """A differentiable output of a call: a fresh tensor, or a tensor from outside (by position)
-    that was written to. `stale`: its history is no longer that of its values."""
+    that was written to. `stale`: its history is no longer that of its values, since `written`."""
 
     fresh: bool
     position: int
     stale: bool = False
+    written: Loc | None = None
 
     def of(self, found: Sequence[Any], fresh: Sequence[Tensor]) -> Tensor:
-        return fresh[self.position] if self.fresh else _owner(found[self.position])
+        return _owner(fresh[self.position] if self.fresh else found[self.position])
 
 
 class _Differentiable:
@@ -284,6 +286,7 @@ class Pullback:
         for output in self.dead:
             x = output.of(found, fresh)
             version = x.cell.version - 1 if output.stale else x.cell.version
+            x.cell.written_at = output.written or x.cell.written_at
             x.history.made_by((self._spent_node, 0), version)
         if saved is not None:
             results = [output.of(found, fresh) for output in self.tracked]

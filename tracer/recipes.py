@@ -16,11 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from treadle.ir.types import TensorType
 from treadle.tracer import pytree
-from treadle.tracer.history import History
 from treadle.tracer.tensor import Tensor
-from treadle.tracer.views import Maps
 
 
 class Recipe(Protocol):
@@ -71,28 +68,8 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class ViewOf:
-    """A view, made by the function, of a tensor that was there before the call. `maps` lead from
-    its storage, or (`relative`) from what it shows."""
-
-    position: int
-    maps: Maps
-    type: TensorType
-    detached: bool
-    relative: bool
-
-    def build(self, found: Sequence[Any], fresh: Sequence[Tensor]) -> Any:
-        source: Tensor = found[self.position]
-        maps = source.maps + self.maps if self.relative else self.maps
-        if self.relative and not self.maps:
-            return source
-        history = History(len(maps)) if self.detached else source.history
-        return Tensor(source.cell, maps, history, self.type)
-
-
-@dataclass(frozen=True, slots=True)
 class Fresh:
-    """A tensor that the call computed."""
+    """A tensor that the call made."""
 
     position: int
 

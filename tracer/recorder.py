@@ -17,6 +17,7 @@ from treadle.ir.errors import DTypeError, TraceError
 from treadle.ir.graph import Function, Result, Value
 from treadle.ir.types import TensorType, float64, type_of_array
 from treadle.tracer import pytree
+from treadle.tracer.cell import Cell
 from treadle.tracer.effects import Change, How, Snapshot
 from treadle.tracer.errors import located
 from treadle.tracer.escapes import Escapes, FreshTensor
@@ -268,10 +269,11 @@ class _Recorder:
             trace=trace,
         )
 
-    def views_given(self) -> dict[int, int]:
-        """By the cell of its stand-in, the position of each argument that is a view."""
+    def views_given(self) -> dict[Cell, tuple[History, int]]:
+        """By the cell of its stand-in: its history, and the position of an argument that is a
+        view."""
         given = (i for i in self.inputs if i.kind == "view")
-        return {id(i.tensor.cell): self.fetches.of(i.item) for i in given}
+        return {i.tensor.cell: (i.tensor.history, self.fetches.of(i.item)) for i in given}
 
     def check_inputs(self) -> None:
         for given in self.inputs:

@@ -14,6 +14,7 @@ from treadle.tracer.backend import Executable, Finished
 from treadle.tracer.cell import Cell
 from treadle.tracer.effects import replace_elements, set_attribute, set_cell, set_item
 from treadle.tracer.errors import leak_error
+from treadle.tracer.escapes import FreshTensor
 from treadle.tracer.guards import Match, compile_guard
 from treadle.tracer.history import History
 from treadle.tracer.items import MISSING
@@ -114,7 +115,7 @@ class Specialization:
         """Put everything that the run computed where it belongs. `again`: an interrupt came in
         the middle of it; doing all of it once more gives the same."""
         self._write_back(found, outs)
-        fresh = self._tensors(outs)
+        fresh = self._tensors(found, outs)
         if self._pull is not None:
             self._pull.record(found, fresh, saved, outs[len(self._types) :])
         for grad in self._grads:
@@ -138,18 +139,22 @@ class Specialization:
                 x.cell.replace(outs[write.result])
             x.cell.wrote(loc)
 
-    def _tensors(self, outs: Sequence[Array]) -> list[Tensor]:
-        """The tensors that the call computed, sharing storage and history as in the trace."""
+    def _tensors(self, found: Sequence[Any], outs: Sequence[Array]) -> list[Tensor]:
+        """The tensors that the call made, sharing storage and history as in the trace."""
         cells: dict[int, Cell] = {}
         histories: dict[int, History] = {}
-        made = []
+        made: list[Tensor] = []
         for spec in self._fresh:
+            if spec.outside is not None:
+                made.append(_view_of(found[spec.outside], spec, histories))
+                continue
+            assert spec.history is not None
             cell = cells.get(spec.result)
             if cell is None:
                 cell = cells[spec.result] = Cell.of(outs[spec.result], self._types[spec.result])
             history = histories.get(spec.history)
             if history is None:
-                history = histories[spec.history] = History()
+                history = histories[spec.history] = History(spec.depth)
                 history.requires_grad = spec.role == "leaf"
             made.append(Tensor(cell, spec.maps, history, spec.type, spec.weak))
         return made
@@ -166,6 +171,19 @@ def _array_of(source: Source, value: Any) -> Array:
         return np.array(value, np.float64)
     array = value.array() if source.kind == "view" else value
     return np.asarray(array, order="C")
+
+
+def _view_of(source: Tensor, spec: FreshTensor, histories: dict[int, History]) -> Tensor:
+    """A tensor that the function made of storage that was there before the call."""
+    above = len(source.maps) if spec.relative else 0
+    maps = source.maps + spec.maps if spec.relative else spec.maps
+    if spec.history is None:
+        return Tensor(source.cell, maps, source.history, spec.type, spec.weak)
+    history = histories.get(spec.history)
+    if history is None:
+        history = histories[spec.history] = History(above + spec.depth)
+        history.requires_grad = spec.role == "leaf"
+    return Tensor(source.cell, maps, history, spec.type, spec.weak)
 
 
 def _bind(binding: Binding, found: Sequence[Any], fresh: Sequence[Tensor]) -> None:

@@ -263,7 +263,7 @@ class Tensor(Operators, Methods):
             raise located(
                 GradientError("requires_grad_() of the result of an operation; use x.detach()")
             )
-        if modes.trace is not None and self.cell.home is not modes.trace:
+        if modes.trace is not None and not modes.trace.owns(self):
             raise located(
                 TraceError(
                     "requires_grad_() inside a jitted function of a tensor from outside; the flag "
@@ -318,7 +318,10 @@ class Tensor(Operators, Methods):
 
     def detach(self) -> Tensor:
         """The same storage without history: no gradient flows through it."""
-        return Tensor(self.cell, self.maps, History(len(self.maps)), self.type, self.weak)
+        history = History(len(self.maps))
+        if modes.trace is not None:
+            modes.trace.detached.add(history)
+        return Tensor(self.cell, self.maps, history, self.type, self.weak)
 
 
 def _restore(cls: type[Tensor], array: Array, requires_grad: bool) -> Tensor:

@@ -93,6 +93,8 @@ class Trace:
         self.grad_reads: dict[History, Tensor | None] = {}
         self.written: dict[Cell, Loc | None] = {}
         self.taken: set[reads.Position] = set()  # where arrays were taken in
+        self.given: set[Cell] = set()  # of arguments that have a tensor of their own here
+        self.detached: set[History] = set()  # made by detach()
         self._resolve = resolve
         self._arrays: dict[int, _CapturedArray] = {}
         self._computed: dict[History, tuple[Value, Value]] = {}  # value, and the cell's then
@@ -120,7 +122,9 @@ class Trace:
 
     def arg(self, type: TensorType, path: str, weak: bool = False) -> Tensor:
         """A new tensor for an argument. `weak`: it stands for a Python float (rank 0, float64)."""
-        return self.new(self.builder.param(type, path), weak)
+        found = self.new(self.builder.param(type, path), weak)
+        self.given.add(found.cell)
+        return found
 
     def bind(self, tensor: Tensor, path: str) -> Tensor:
         """Make the cell of an eager tensor an argument, so that the function may be given the
@@ -171,6 +175,11 @@ class Trace:
         cell = Cell.traced(value.type, self, made_at)
         self.values[cell] = value
         return Tensor(cell, weak=weak)
+
+    def owns(self, x: Tensor) -> bool:
+        """Whether the function made the tensor: a result, or the detach() of anything."""
+        made = x.cell.home is self and x.cell not in self.given
+        return made or x.history in self.detached
 
     # --- reading -----------------------------------------------------------------------------
 

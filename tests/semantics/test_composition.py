@@ -456,3 +456,116 @@ def test_contexts_and_decorators_of_the_user_around_jit_and_inside() -> None:
 
     assert_same(outside(values(2)), [4])
     assert depth == []
+
+
+# --- tensors that the function makes of storage from outside -----------------------------------
+
+
+class Holder:
+    """An object whose attributes a jitted function reads and binds."""
+
+    def __init__(self, w: Tensor) -> None:
+        self.w = w
+        self.kept: Any = None
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_what_is_written_through_a_detached_view_of_state_requires_grad(wrap: Any) -> None:
+    p, w = leaf(1, 2, 3), values(3, 4, 5)
+
+    def f(p: Any) -> Any:
+        y = w.detach()
+        y.mul_(p)
+        return y, y[1:]
+
+    whole, part = wrap(f)(p)
+    assert whole.requires_grad and part.requires_grad and not w.requires_grad
+    part.sum().backward(retain_graph=True)
+    whole.sum().backward()
+    assert_same(p.grad, [3, 8, 10])
+    with treadle.no_grad():
+        w.zero_()  # the same storage
+    assert_same(whole.detach(), [0, 0, 0])
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+@pytest.mark.parametrize("made", ["view", "detached", "detached view"])
+def test_a_view_of_state_in_two_places_is_one_tensor(wrap: Any, made: str) -> None:
+    holder = Holder(leaf(1, 2, 3))
+
+    def f() -> Any:
+        x = holder.w.detach() if "detached" in made else holder.w
+        holder.kept = x[1:] if "view" in made else x
+        return holder.kept
+
+    found = wrap(f)()
+    assert found is holder.kept
+    assert found.requires_grad is (made == "view")
+    with treadle.no_grad():
+        holder.w.mul_(2)
+    assert_same(found.detach(), [4, 6] if "view" in made else [2, 4, 6])
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_a_leaf_made_by_detach_is_a_leaf_with_its_own_grad(wrap: Any) -> None:
+    w = leaf(1, 2, 3)
+
+    def f(x: Any) -> Any:
+        made = [w.detach().requires_grad_(), w.detach()[1:].requires_grad_()]
+        made.append(x.detach().requires_grad_())
+        for y in made:
+            (y * y).sum().backward()
+        return made
+
+    for x in (values(5, 6), values(4, 5, 6)[1:]):
+        for y, expected in zip(wrap(f)(x), ([2, 4, 6], [4, 6], [10, 12]), strict=True):
+            assert y.is_leaf and y.requires_grad
+            assert_same(y.grad, expected)
+            (y * y).sum().backward()
+            assert_same(y.grad, 2 * np.array(expected))
+    assert w.grad is None and not x.requires_grad
+
+
+def test_a_flag_of_a_tensor_from_outside_is_not_set_in_a_trace() -> None:
+    for x in (values(1, 2), values(1, 2, 3)[1:]):
+        with pytest.raises(treadle.TraceError, match="part of the signature"):
+            treadle.jit(lambda x: x.requires_grad_())(x)
+        assert not x.requires_grad
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_a_result_and_its_views_share_storage_where_they_require_grad(wrap: Any) -> None:
+    x = leaf(1, 2, 3)
+
+    def f(x: Any) -> Any:
+        y = x * 2
+        return y, y[1:], y.detach()
+
+    y, part, detached = wrap(f)(x)
+    (y.sum() + 10 * part.sum()).backward(retain_graph=True)
+    assert_same(x.grad, [2, 22, 22])
+    part.mul_(x[1:])
+    assert_same(detached, [2, 8, 18])
+    x.grad = None
+    y.sum().backward()
+    assert_same(x.grad, [2, 8, 12])
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_a_result_that_was_changed_behind_its_history_fails_where_it_is_used(wrap: Any) -> None:
+    x = leaf(1, 2, 3)
+
+    def f(x: Any) -> Any:
+        y = x * 2
+        total = y.sum()
+        with treadle.no_grad():
+            y.add_(1)
+        return total, y
+
+    total, y = wrap(f)(x)
+    total.backward()
+    assert_same(x.grad, [2, 2, 2])
+    line = f.__code__.co_firstlineno + 4
+    with pytest.raises(treadle.GradientError, match=f"changed at {__file__}:{line}"):
+        y.sum().backward()
+    assert_same(y.detach(), [3, 5, 7])
