@@ -3,6 +3,7 @@
 from treadle.ir.ops import (
     activations as activations,
     arithmetic as arithmetic,
+    attention as attention,
     cast as cast,
     chain as chain,
     checks as checks,
