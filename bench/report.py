@@ -8,9 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from treadle.bench.machine import Machine
 from treadle.bench.run import OURS, Cell, Run
 from treadle.bench.workload import Work
+from treadle.runtime.machine import Machine
 
 _PACKAGES = ("treadle", "numpy", "llvmlite", "torch", "jax")
 

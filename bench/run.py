@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from shutil import which
 
-from treadle.bench.machine import Machine, measure_machine
 from treadle.bench.workload import PEERS, Workload
+from treadle.runtime.machine import Machine, measure_machine
 
 OURS = "treadle"
 _TIMEOUT = 600.0
