@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import marshal
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -105,15 +106,20 @@ class _Mapping(_Entry):
 
     def changes(self) -> Iterator[Change]:
         now = self.now()
-        for key in [*self.before, *(k for k in now if k not in self.before)]:
+        keys = [*self.before, *(k for k in now if k not in self.before)]
+        if self.item.kind == "dict" and [*now] != [k for k in keys if k in now]:
+            yield Change(self.item, self.value, "whole", None, now, self.item.path)
+            return
+        for key in keys:
             old, new = self.before.get(key, MISSING), now.get(key, MISSING)
             if not same(old, new):
                 yield Change(self.item, self.value, "item", key, new, self.path(key))
 
     def restore(self) -> None:
         if self.only is None:  # as a whole: the order of keys too
-            dict.clear(self.value)
-            dict.update(self.value, self.before)
+            kind = _plain_dict(self.value)
+            kind.clear(self.value)
+            kind.update(self.value, self.before)
             return
         for change in list(self.changes()):
             if change.key in self.before:
@@ -143,11 +149,16 @@ def _named(item: Item) -> tuple[str, ...]:
 
 
 class _Class(_Mapping):
-    """The named attributes of a class, whose `__dict__` is read-only."""
+    """The named attributes of a class, whose `__dict__` is read-only, and those that it gets."""
 
     def __init__(self, item: Item, value: Any, cls: type[Any]) -> None:
         self.cls = cls
+        self.old = frozenset(value)
         super().__init__(item, value, rebuilt=False)
+
+    def now(self) -> dict[Any, Any]:
+        new = {k: v for k, v in self.value.items() if k not in self.old and not _is_special(k)}
+        return {**super().now(), **new}
 
     def changes(self) -> Iterator[Change]:
         for change in super().changes():
@@ -159,6 +170,11 @@ class _Class(_Mapping):
                 setattr(self.cls, change.key, self.before[change.key])
             else:
                 delattr(self.cls, change.key)
+
+
+def _is_special(name: str) -> bool:
+    """Whether Python itself may make an attribute of that name (`__annotations__`)."""
+    return name.startswith("__") and name.endswith("__")
 
 
 class _Elements(_Entry):
@@ -311,6 +327,11 @@ def replace_elements(target: Any, elements: Any) -> None:
     if isinstance(target, list):
         target[:] = elements
         return
+    if isinstance(target, dict):
+        kind = _plain_dict(target)
+        kind.clear(target)
+        kind.update(target, elements)
+        return
     target.clear()
     (target.extend if hasattr(target, "extend") else target.update)(elements)
 
@@ -337,7 +358,13 @@ def set_attribute(target: Any, name: str, value: Any) -> None:
 
 def set_item(target: Any, key: Any, value: Any) -> None:
     """Set or delete an item of a dictionary; of a subclass, without its own `__setitem__`."""
+    kind = _plain_dict(target)
     if value is MISSING:
-        dict.__delitem__(target, key)
+        kind.__delitem__(target, key)
     else:
-        dict.__setitem__(target, key, value)
+        kind.__setitem__(target, key, value)
+
+
+def _plain_dict(target: Any) -> type[dict[Any, Any]]:
+    """The class of the library whose methods change `target`: an OrderedDict links its keys."""
+    return OrderedDict if isinstance(target, OrderedDict) else dict

@@ -110,18 +110,19 @@ class _Walk(CodeWalk):
         if isinstance(value, functools.partial):
             return self.parts(item, value, "partial", "func", "args", "keywords")
         if is_jitted(value):
+            self.jitted(item, value)
             return self.parts(item, value, "same", "__wrapped__")
         if isinstance(value, type):
             self.foreign(value, value.__module__)
             self.class_(value, called=True)
             return "same"
         if isinstance(value, ModuleType):
-            self.module(value)
+            self.module(item, value)
             return "same"
         if value is sys.modules:
             for module in list(sys.modules.values()):
-                if isinstance(module, ModuleType):
-                    self.module(module)
+                if isinstance(module, ModuleType) and is_user_module(module.__name__):
+                    self.module(item, module)
             return "same"
         return self.container(item, value, cls)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from treadle.ir.types import shape_text
 from treadle.tracer.guards import GuardPlan, digest
-from treadle.tracer.items import Item, is_plain
+from treadle.tracer.items import Item, is_jitted, is_plain
 from treadle.tracer.traceback import as_door
 
 NOT_THERE = "(not there)"
@@ -198,7 +198,7 @@ class Parameters:
         self._fn = fn
         self._made_from = _signature_parts(fn)
         try:
-            self.signature = inspect.signature(fn)
+            self.signature = _signature(fn)
         except (TypeError, ValueError):
             anything = [
                 inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
@@ -248,9 +248,27 @@ class Parameters:
         return tuple(args), kwargs
 
 
+def _signature(fn: Any) -> inspect.Signature:
+    """What `fn` itself takes. A decorator's wrapper shows the signature of the function that it
+    wraps, but whether an argument is given by name may matter to the wrapper."""
+    if is_jitted(fn):
+        fn = fn.__wrapped__
+    if isinstance(fn, FunctionType) and "__signature__" in vars(fn):
+        fn = _bare(fn)
+    return inspect.signature(fn, follow_wrapped=False)
+
+
+def _bare(fn: FunctionType) -> FunctionType:
+    """`fn` without attributes."""
+    bare = FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
+    bare.__kwdefaults__ = fn.__kwdefaults__
+    return bare
+
+
 def _signature_parts(fn: Any) -> list[Any]:
     """The objects that the signature of `fn` was made from."""
-    fn = inspect.unwrap(fn)
+    if is_jitted(fn):
+        fn = fn.__wrapped__
     while isinstance(fn, functools.partial):
         fn = fn.func
     fn = getattr(fn, "__func__", fn)

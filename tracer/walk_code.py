@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any, Final
 
-from treadle.tracer.items import Item, Kind, Step
+from treadle.tracer.items import Item, Kind, Step, is_jitted, is_plain
 from treadle.tracer.names import (
     CodeNames,
     is_treadle,
@@ -33,6 +33,14 @@ _ASKED_FOR: Final = frozenset(
     | {"__reduce_ex__", "__del__", "__init_subclass__", "__class_getitem__", "__copy__"}
     | {"__deepcopy__", "__dir__", "__sizeof__"}
 )
+# Names in code that notices a missing attribute.
+_ASKING: Final = (
+    "hasattr", "getattr", "AttributeError", "Exception", "BaseException", "suppress", "__dict__",
+    "vars", "dir",
+)  # fmt: skip
+_ITSELF: Final = "<the jitted function>"  # a name that no code has
+# Attributes of a jitted function that are its own.
+_JITTED: Final = frozenset({"options", "limit", "check", "threads", "specializations"})
 _CONSTRUCTORS: Final = frozenset({"__init__", "__new__", "__post_init__"})
 _DESCRIPTORS: Final = (MemberDescriptorType, GetSetDescriptorType)
 # Streams are replaced by whoever redirects output; what is printed is no result.
@@ -48,30 +56,48 @@ class CodeWalk(Walk):
         self.entries: set[tuple[int, str]] = set()
         self.classes: set[type] = set()
         self.evaluated: set[int] = set()
+        self.root: FunctionType | None = None  # the jitted function, where it is a function
 
     # --- functions ---------------------------------------------------------------------------
 
     def function(self, item: Item, fn: FunctionType, root: bool = False) -> Kind:
+        if root:
+            self.root = fn
         home = fn.__globals__.get("__name__")
         if not is_user_function(fn) and not root:
             self.foreign(fn, home)
             return "same"
-        # What the package's own functions read does not change.
+        # What the package's own functions read does not change, save for what they are given to
+        # wrap: `no_grad()(f)` and `grad(f)` keep `f` in a closure.
         guarded = item.guarded and not is_treadle(home)
         names = names_in(fn.__code__)
         self.tree.codes[fn.__code__] = None
         unspelled = (names.computed or names.evaluates) and not is_treadle(home)
         self.note_names(names.attributes, unspelled)
         for n, cell in enumerate(fn.__closure__ or ()):
-            self.closure(item, fn.__code__.co_freevars[n], cell, n, root, guarded)
+            self.closure(item, fn.__code__.co_freevars[n], cell, n, root, item.guarded)
         self.globals(fn, names)
         for name, level in names.imports:
             self.imported(name, level, fn)
         if not root:
             self.defaults(item, fn, guarded)
-        if fn.__dict__ and guarded:
-            self.attributes(item, fn)
+        self.function_attributes(item, fn, root, guarded)
         return "function"
+
+    def function_attributes(self, item: Item, fn: FunctionType, root: bool, guarded: bool) -> None:
+        if fn.__dict__ and item.guarded:
+            self.attributes(item, fn)
+        elif guarded and not root:
+            self.no_attributes(item, fn)
+        elif guarded:  # the jitted function itself: where code comes to it by its name
+            self.when_named((fn.__name__, _ITSELF), functools.partial(self.no_attributes, item, fn))
+
+    def no_attributes(self, item: Item, fn: FunctionType) -> None:
+        """A function may get attributes while it is traced; that it has none counts where code
+        might ask."""
+        step = Step("attr", "__dict__")
+        none = self.add(item, step, item.path, "attrs", fn.__dict__, guarded=False)
+        self.when_named(_ASKING, functools.partial(setattr, none, "guarded", True))
 
     def foreign(self, value: Any, home: str | None) -> None:
         """Something of a library whose code is not followed."""
@@ -89,8 +115,12 @@ class CodeWalk(Walk):
         except ValueError:
             self.add(parent, step, name, "absent", cell)
             return
+        if content is self.root:
+            self.note_names((_ITSELF,), False)
         if isinstance(content, FunctionType) and content is item.value:
             return  # a recursive function closes over itself
+        if isinstance(content, type) and is_treadle(content.__module__):
+            guarded = False  # what `super()` looks at
         self.later(content, parent, step, name, guarded=guarded)
 
     def globals(self, fn: FunctionType, names: CodeNames) -> None:
@@ -105,11 +135,24 @@ class CodeWalk(Walk):
             found = own.get(name)
             if isinstance(found, ModuleType) and not is_treadle(home):
                 self.chain(found, attribute)
+            elif is_jitted(found) and attribute not in _JITTED:
+                self.entry(self.jitted_space(found, name), attribute, {})
         if names.evaluates and not is_treadle(home) and id(own) not in self.evaluated:
             self.evaluated.add(id(own))
             for name in list(own):
                 if not name.startswith("__"):
                     self.entry(space, name)
+
+    def jitted_space(self, fn: Any, path: str) -> Item:
+        """What was stored on a jitted function; all besides is its own."""
+        return self.namespace(vars(fn), path)
+
+    def jitted(self, item: Item, fn: Any) -> None:
+        inside = vars(fn) if hasattr(fn, "specializations") else {}
+        for name in inside:
+            if not name.startswith("_") and name not in _JITTED:
+                enter = functools.partial(self.entry, self.jitted_space(fn, item.path), name)
+                self.when_named((name,), enter)
 
     def chain(self, module: ModuleType, attribute: str) -> None:
         """`module.attribute`, spelled in code."""
@@ -162,6 +205,8 @@ class CodeWalk(Walk):
             except ImportError:
                 return
         if not is_user_module(name) or is_treadle(name):
+            if name in sys.modules:
+                self.spelled(sys.modules[name])
             return
         modules = self.namespace(sys.modules, "sys.modules")
         if name in sys.modules:
@@ -169,11 +214,24 @@ class CodeWalk(Walk):
         else:
             self.tree.imports.add(name)
 
-    def module(self, module: ModuleType) -> None:
+    def spelled(self, module: ModuleType) -> None:
+        """A module of a library that is no global of the code: what any code spells of it."""
+        space = self.namespace(vars(module), module.__name__)
+        for key, value in list(vars(module).items()):
+            known = callable(value) or isinstance(value, ModuleType) or is_plain(value)
+            if key.startswith("__") or (module.__name__, key) in _NOT_GUARDED:
+                continue
+            if known or value is os.environ:
+                self.when_named((key,), functools.partial(self.entry, space, key))
+
+    def module(self, item: Item, module: ModuleType) -> None:
         """A user's module: the attributes that any reached code names."""
         name = module.__name__
         if not is_user_module(name) or is_treadle(name):
             self.foreign(module, name)
+            parent = item.parent
+            if parent is None or parent.kind != "names" or parent.owner is not None:
+                self.spelled(module)
             return
         space = self.namespace(vars(module), name)
         if "__getattr__" in vars(module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import datetime
+import functools
 import importlib
 import io
 import itertools
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 from stale_cases import CASES, Case, restore_globals
+from stale_wrapped_cases import restore_modules
 
 import treadle
 from treadle import Tensor
@@ -35,6 +37,7 @@ def quiet() -> Iterator[None]:
     yield
     treadle.set_explain(True)
     restore_globals()
+    restore_modules()
 
 
 def x3() -> Tensor:
@@ -55,6 +58,29 @@ def test_a_change_of_anything_that_shaped_a_trace_is_followed(make: Callable[[],
     for _ in range(2):
         np.testing.assert_array_equal(jitted(x3()), after)
     assert len(jitted.specializations) <= 2
+
+
+def test_how_arguments_are_given_matters_to_a_decorator() -> None:
+    def twice(fn: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(fn)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return fn(fn(*args, **kwargs), **kwargs)
+
+        return wrapper
+
+    @twice
+    def f(x: Any, shift: int = 1) -> Any:
+        return x * 2 + shift
+
+    jitted = treadle.jit(f)
+    for call in (lambda g: g(x3(), 5), lambda g: g(x3(), shift=5), lambda g: g(shift=5, x=x3())):
+        try:
+            expected = call(f).numpy()
+        except TypeError:
+            with pytest.raises(TypeError):
+                call(jitted)
+            continue
+        np.testing.assert_array_equal(call(jitted), expected)
 
 
 @dataclasses.dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -115,6 +116,64 @@ def test_state_in_closures_globals_containers_and_other_objects() -> None:
     for n in range(3):
         assert (jitted(values(n, 1)).numpy().tolist(), seen_jitted()) == expected[n]
     assert len(jitted.specializations) == 1
+
+
+def test_attributes_of_functions_and_new_ones_of_classes_are_state() -> None:
+    def build() -> tuple[Step, Callable[[], Any]]:
+        class Base:
+            total = values(0, 0)
+
+            @classmethod
+            def add(cls, x: Any) -> Any:
+                cls.total = cls.total + x
+                return cls.total * 1
+
+        class Derived(Base):
+            pass
+
+        def table(x: Any) -> Any:
+            if not hasattr(table, "kept"):
+                table.kept = x * 2  # type: ignore[attr-defined]
+            return table.kept  # type: ignore[attr-defined]
+
+        def step(x: Any) -> Any:
+            step.last = x + Derived.add(x)  # type: ignore[attr-defined]
+            return table(x) + step.last  # type: ignore[attr-defined]
+
+        def seen() -> Any:
+            kept = getattr(table, "kept", x0).tolist()
+            last = getattr(step, "last", x0).tolist()
+            return [
+                Base.total.tolist(),
+                Derived.total.tolist(),
+                kept,
+                last,
+                "total" in vars(Derived),
+            ]
+
+        return step, seen
+
+    x0 = values(0)
+    both(build)
+
+
+def test_the_order_of_keys_is_that_of_plain_python() -> None:
+    def build() -> tuple[Step, Callable[[], Any]]:
+        table = {"a": values(1), "b": values(2)}
+        ordered = OrderedDict(a=values(1), b=values(2))
+
+        def step(x: Any) -> Any:
+            table["a"] = table.pop("a") + x
+            ordered.move_to_end(next(iter(ordered)))
+            ordered["c"] = x * 2
+            return next(iter(table.values())) * next(iter(ordered.values()))
+
+        def seen() -> Any:
+            return [(k, v.tolist()) for t in (table, ordered) for k, v in t.items()]
+
+        return step, seen
+
+    both(build)
 
 
 def test_state_is_updated_in_place_where_nobody_else_holds_it() -> None:

@@ -350,8 +350,8 @@ def test_the_standard_library_and_numpy_are_not_walked() -> None:
 
     tree = reach(f, ("x",), (f32(1),))
     assert len(tree.items) < 40
-    kinds = {item.path: item.kind for item in tree.items}
-    assert kinds["log"] == "same" and kinds["json"] == "same"
+    found = {(item.path, item.kind) for item in tree.items}
+    assert {("log", "same"), ("json", "same"), ("json.dumps", "same")} <= found
 
 
 def test_every_kind_has_a_guard_and_facts() -> None:
