@@ -15,6 +15,7 @@ from treadle.passes.memory import plan_memory
 from treadle.passes.pipeline import pipeline
 from treadle.runtime import knobs
 from treadle.runtime.executable import NativeExecutable
+from treadle.runtime.interface import interface_of
 from treadle.runtime.native import assembly, load
 from treadle.runtime.stages import Compilation, Timing
 from treadle.tracer.backend import CompileOptions
@@ -40,7 +41,8 @@ class NativeCompiler:
         code = load(compilation.emitted.ir, target)
         timings = (*compilation.timings, *(Timing(n, ms) for n, ms in code.times.items()))
         whole = replace(compilation, timings=timings)
-        return NativeExecutable(whole, code, perf_counter() - started)
+        seconds = perf_counter() - started
+        return NativeExecutable(interface_of(whole), code, seconds, lambda: whole)
 
     def differentiated(self, fn: Function) -> Function:
         """The passes up to autodiff."""

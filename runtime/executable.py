@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from treadle.runtime.blocks import aligned_block, blocks
+from treadle.runtime.interface import Interface
 from treadle.runtime.native import NativeCode
-from treadle.runtime.outcome import failure, printed_texts, show
-from treadle.runtime.stages import Compilation
+from treadle.runtime.outcome import failure, show
 from treadle.runtime.threads import get_num_threads, pool
 from treadle.tracer.backend import Finished
+
+if TYPE_CHECKING:
+    from treadle.runtime.stages import Compilation
 
 Array = npt.NDArray[Any]
 
@@ -47,28 +51,40 @@ _NOT_RUN = -1  # in the fault record until native code has run to its end
 class NativeExecutable:
     """Implements `treadle.tracer.backend.Executable`. May be called from several threads."""
 
-    def __init__(self, compilation: Compilation, code: NativeCode, seconds: float) -> None:
-        self.compilation = compilation
+    def __init__(
+        self,
+        interface: Interface,
+        code: NativeCode,
+        seconds: float,
+        stages: Callable[[], Compilation],
+    ) -> None:
+        self.interface = interface
         self.compile_seconds = seconds
-        self.in_place = compilation.memory.in_place
+        self.in_place = interface.in_place
+        self._stages = stages
         self._code = code  # holds the machine code for as long as this object lives
         entry_type = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
-        self._entry = entry_type(code.address(compilation.emitted.entry))
-        fn = compilation.kernels
+        self._entry = entry_type(code.address(interface.entry))
         shared = {result: param for param, result in self.in_place}
         # a result's parameter where it is updated in place, else the fresh array's shape and dtype
         self._results: tuple[int | tuple[tuple[int, ...], np.dtype[Any]], ...] = tuple(
-            shared.get(n, (v.type.static_shape, v.type.dtype.dtype))
-            for n, v in enumerate(fn.outputs)
+            shared.get(n, (shape, dtype.dtype))
+            for n, (shape, dtype) in enumerate(interface.results)
         )
-        self._texts = printed_texts(fn)
-        self._given = sum(r.kind != "print" for r in fn.results)  # the results that callers get
-        self._constants = [c.array() for c in compilation.emitted.constants]
+        self._texts = interface.prints
+        self._given = interface.given
+        self._constants = [c.array() for c in interface.constants]
         self._constant_pointers = [data_pointer(c) for c in self._constants]
-        count = len(fn.params) + len(self._results) + len(self._constants) + 3
+        count = interface.params + len(self._results) + len(self._constants) + 3
         self._buffers_type = ctypes.c_void_p * count
-        self._parallel = compilation.emitted.parallel
+        self._parallel = interface.parallel
         self._blocks: list[Array] = []
+
+    @cached_property
+    def compilation(self) -> Compilation:
+        """Every stage of the compilation; of code that came from the disk cache they are made now,
+        from the current trace."""
+        return self._stages()
 
     @property
     def code_bytes(self) -> int:
@@ -78,7 +94,7 @@ class NativeExecutable:
     @property
     def workspace_bytes(self) -> int:
         """The memory that a call on one thread needs besides parameters and results."""
-        return self.compilation.emitted.workspace + self.compilation.emitted.scratch
+        return self.interface.workspace + self.interface.scratch
 
     def run(self, arrays: Sequence[Array], threads: int | None = None) -> list[Array]:
         """See `treadle.tracer.backend.Executable.run`."""
@@ -115,8 +131,7 @@ class NativeExecutable:
     def _workspace(self, threads: int) -> Array:
         """The block of the last call, or a fresh one: while another thread is using that, or where
         an interrupt has lost it."""
-        emitted = self.compilation.emitted
-        nbytes = emitted.workspace + threads * emitted.scratch
+        nbytes = self.interface.workspace + threads * self.interface.scratch
         try:
             block = self._blocks.pop()  # atomic; a lock could be left taken by an interrupt
         except IndexError:

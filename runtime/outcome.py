@@ -9,18 +9,17 @@ leads to prints and to ops that can fail is run again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from treadle.codegen.emission import FaultSite
 from treadle.ir.errors import CheckError, IndexFault, TreadleError
 from treadle.ir.graph import Function
-from treadle.ir.interpreter import interpret
 from treadle.ir.ops.checks import check_text
 from treadle.ir.ops.prints import places, render
-from treadle.passes import dce
-from treadle.passes.manager import PassContext
+
+if TYPE_CHECKING:
+    from treadle.codegen.emission import FaultSite
 
 Array = npt.NDArray[Any]
 
@@ -52,9 +51,12 @@ def failure(
     program: Function, arrays: Sequence[Array], site: FaultSite, value: int
 ) -> TreadleError:
     """The error of a run of `program` (at level CORE) that recorded a fault."""
+    from treadle.ir.interpreter import interpret  # these two: only where a run fails
+    from treadle.passes import dce
+
     checks = Function(program.name, program.params, program.instrs, ())
     try:
-        interpret(dce.run(checks, PassContext()), arrays)
+        interpret(dce.sweep(checks), arrays)
     except (IndexFault, CheckError) as error:
         return error.with_traceback(None)
     except MemoryError:

@@ -1,0 +1,59 @@
+"""What a call must bring to machine code, and what it gets: all that outlives a compilation.
+
+It is plain data that can be written to disk beside the code. Everything else that a compilation
+knows (its stages, the user's lines) is made again when it is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from treadle.ir.op import ArrayData
+from treadle.ir.types import DType
+
+if TYPE_CHECKING:
+    from treadle.runtime.stages import Compilation
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """How machine code is called.
+
+    `entry`: its symbol. `params`: how many buffers come first. `results`: shape and dtype of each.
+    `in_place`: (param, result) pairs that share the parameter's
+    buffer. `constants`: the arrays that are passed behind the results. `workspace` bytes and after
+    them `scratch` bytes for each thread are what a call needs besides. `parallel`: whether more
+    than one thread can be of use. `given`: the results that callers get; what follows is shown in
+    the texts `prints`.
+    """
+
+    entry: str
+    params: int
+    results: tuple[tuple[tuple[int, ...], DType], ...]
+    in_place: tuple[tuple[int, int], ...]
+    constants: tuple[ArrayData, ...]
+    workspace: int
+    scratch: int
+    parallel: bool
+    given: int
+    prints: tuple[str, ...]
+
+
+def interface_of(compilation: Compilation) -> Interface:
+    """The interface of the code that `compilation` emitted."""
+    from treadle.runtime.outcome import printed_texts
+
+    fn, emitted = compilation.kernels, compilation.emitted
+    return Interface(
+        entry=emitted.entry,
+        params=len(fn.params),
+        results=tuple((v.type.static_shape, v.type.dtype) for v in fn.outputs),
+        in_place=compilation.memory.in_place,
+        constants=emitted.constants,
+        workspace=emitted.workspace,
+        scratch=emitted.scratch,
+        parallel=emitted.parallel,
+        given=sum(r.kind != "print" for r in fn.results),
+        prints=printed_texts(fn),
+    )
