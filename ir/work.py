@@ -1,0 +1,156 @@
+"""How much work an instruction is: floating-point operations, and bytes read and written.
+
+Counted from the program alone, the same for every target:
+
+- a product of m x k by k x n is 2 m n k operations;
+- an elementwise operation with a float result is one operation for each element, an exponential
+  like an addition; casts and selections are none;
+- a reduction, a running sum and an added scatter are one for each element that they take;
+- a fused kernel is what its region holds, a composite what it expands into;
+- every operand is read once and every result written once; what a region only picks elements from
+  (a gather, a slice) is read as far as these are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Final, cast
+
+from treadle.ir.builder import Builder
+from treadle.ir.graph import Function, Instr, Value, uses
+from treadle.ir.op import Trait
+from treadle.ir.ops.kernels import parse_spec
+from treadle.ir.types import TensorType
+
+_NO_ARITHMETIC: Final = frozenset({"cast", "where", "variable", "stop_gradient"})
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Operations, bytes read and written, and the bytes of an element of the widest float."""
+
+    flops: int
+    read: int
+    written: int
+    itemsize: int
+
+    @property
+    def moved(self) -> int:
+        """Bytes read and written."""
+        return self.read + self.written
+
+
+def work_of(instr: Instr, in_place: bool = False) -> Work:
+    """The work of one instruction with fixed shapes.
+
+    `in_place`: a scatter adds into its operand, which then is neither read nor written as a whole.
+    """
+    results = sum(r.type.nbytes for r in instr.results)
+    operands = list(dict.fromkeys(instr.args))
+    if in_place and instr.op.name in ("scatter", "scatter_add"):
+        touched = instr.args[1].type.nbytes
+        others = sum(v.type.nbytes for v in operands[1:])
+        return Work(_flops(instr), touched + others, touched, _itemsize(instr))
+    read = sum(_bytes_read(instr, v) for v in operands)
+    return Work(_flops(instr), read, results, _itemsize(instr))
+
+
+def _itemsize(instr: Instr) -> int:
+    """Of the widest float among what has more than one element; 4 where there is none."""
+    types = [v.type for v in (*instr.args, *instr.results)]
+    return max((t.dtype.itemsize for t in types if t.dtype.is_float and t.size != 1), default=4)
+
+
+# --- operations ----------------------------------------------------------------------------------
+
+
+def _flops(instr: Instr) -> int:
+    if instr.op.name == "fused_table":
+        return _flops_of_table(instr)
+    own = _flops_alone(instr)
+    return own + sum(_flops(i) for region in instr.regions for i in region.instrs)
+
+
+def _flops_alone(instr: Instr) -> int:
+    """Without those of its regions."""
+    op = instr.op
+    if op.name == "contract":
+        return _flops_of_product(cast(Any, instr.attrs).spec, *(a.type for a in instr.args[:2]))
+    if op.name == "matmul":
+        left, out = instr.args[0].type, instr.result.type
+        return 2 * prod(out.static_shape) * left.static_shape[-1]
+    if op.has(Trait.COMPOSITE):
+        return sum(_flops(i) for i in _expanded(instr))
+    if op.name == "scatter_add":
+        return _count(instr.args[1].type)
+    if op.has(Trait.REDUCTION) or op.name == "cumsum":
+        return _count(instr.args[0].type)
+    if op.elementwise and op.name not in _NO_ARITHMETIC:
+        return _count(instr.results[0].type)
+    return 0
+
+
+def _count(type: TensorType) -> int:
+    return prod(type.static_shape) if type.dtype.is_float else 0
+
+
+def _flops_of_product(spec: str, left: TensorType, right: TensorType) -> int:
+    """Twice the number of products: one for each index of all letters."""
+    a, b, _ = parse_spec(spec)
+    sizes = dict(zip(a + b, left.static_shape + right.static_shape, strict=True))
+    return 2 * prod(sizes.values())
+
+
+def _flops_of_table(instr: Instr) -> int:
+    """The region's operations on elements, for each element of all instances, and those on single
+    numbers once for each instance."""
+    (region,) = instr.regions
+    count = cast(Any, instr.attrs).count
+    each = len(instr.results) // max(count, 1)
+    elements = sum(prod(r.type.static_shape) for r in instr.results[::each])
+    total = 0
+    for inner in region.instrs:
+        if inner.op.elementwise and inner.op.name not in _NO_ARITHMETIC:
+            type = inner.results[0].type
+            if type.dtype.is_float:
+                total += count if type.is_static else elements
+    return total
+
+
+def _expanded(instr: Instr) -> Sequence[Instr]:
+    """What a composite expands into."""
+    assert instr.op.expand is not None
+    b = Builder(instr.op.name)
+    instr.op.expand(b, instr.attrs, *instr.args)
+    return b.instrs
+
+
+# --- bytes ---------------------------------------------------------------------------------------
+
+
+def _bytes_read(instr: Instr, operand: Value) -> int:
+    whole = operand.type.nbytes
+    picked = [_bytes_picked(region, p) for region, p in _inside(instr, operand)]
+    if not picked or None in picked:
+        return whole
+    return min(whole, sum(n for n in picked if n is not None))
+
+
+def _inside(instr: Instr, operand: Value) -> Iterator[tuple[Function, Value]]:
+    """The parameters of a fused region that stand for `operand`."""
+    if instr.op.name == "fused":
+        (region,) = instr.regions
+        for value, param in zip(instr.args, region.inputs, strict=True):
+            if value is operand:
+                yield region, param
+
+
+def _bytes_picked(region: Function, param: Value) -> int | None:
+    """Bytes of the elements that movements take from `param`; None where something else reads it,
+    or the region returns it."""
+    users = uses(region).get(param, [])
+    if param in region.outputs or not all(u.op.has(Trait.MOVEMENT) for u in users):
+        return None
+    return sum(prod(u.result.type.static_shape) for u in users) * param.type.dtype.itemsize
