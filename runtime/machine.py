@@ -20,6 +20,7 @@ import numpy as np
 from treadle.codegen.target import Target, host
 from treadle.ir.types import float32
 from treadle.runtime.blocks import aligned_block
+from treadle.runtime.driver import chosen_target
 from treadle.runtime.native import load
 from treadle.runtime.threads import usable_cores_once
 
@@ -105,7 +106,9 @@ def measured_machine() -> Machine:
 
 def measure_machine() -> Machine:
     """Measure for less than a second, on the cores that this process may use."""
-    target, cores = host(), usable_cores_once()
+    target, cores = chosen_target(), usable_cores_once()
+    if not target.runs_here():
+        target = host()
     code = load(_loops(target), target)
     signature = ctypes.CFUNCTYPE(
         None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p

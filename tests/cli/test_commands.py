@@ -10,6 +10,7 @@ import pytest
 
 from treadle import __version__
 from treadle.cli import COMMANDS, main
+from treadle.codegen.target import named
 from treadle.runtime.stages import PLAN_STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,6 +159,16 @@ def test_a_workload_is_measured_beside_a_peer(
     assert set(row["cells"]) == {"treadle", "numpy"}
     assert row["cells"]["treadle"]["p10"] > 0
     assert "best peer" in capsys.readouterr().out
+
+
+def test_the_benchmark_can_be_held_to_avx2(tmp_path: Path) -> None:
+    if not named("avx2").runs_here():
+        pytest.skip("this machine has no AVX2")
+    saved = tmp_path / "now.json"
+    words = ("bench", "call", "--avx2", "--peers", "numpy", "--rounds", "1", "--seconds", "0.05")
+    command = [sys.executable, "-m", "treadle", *words, "--json", str(saved)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert json.loads(saved.read_text(encoding="utf-8"))["machine"]["target"] == "avx2"
 
 
 def test_the_package_runs_from_the_root_of_a_clone() -> None:

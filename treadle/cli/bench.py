@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=positive_seconds, default=1.0, help="time of a turn (default 1)"
     )
+    parser.add_argument(
+        "--avx2", action="store_true", help="hold us and the peers to AVX2 on a machine with more"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the table as text")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it (needs matplotlib)")
@@ -59,7 +62,10 @@ def _measure(
 ) -> dict[str, Any]:
     from treadle.bench.report import to_json
     from treadle.bench.run import installed_peers, run_benchmark
+    from treadle.bench.width import only_avx2
 
+    if args.avx2:
+        only_avx2()
     peers = installed_peers(wanted)
     for peer in wanted if explicit else ():
         if peer not in peers:
