@@ -35,7 +35,7 @@ def run(fn: Function, ctx: PassContext) -> Function:
     Raises GradientError for a derivative by an integer, or by something that is not a variable.
     """
     expanded = _drop_identities(_expand_gradients(fn, ctx))
-    return expanded if expanded is fn else dce.run(expanded, PassContext())
+    return expanded if expanded is fn else dce.sweep(expanded)
 
 
 def _expand_gradients(fn: Function, ctx: PassContext) -> Function:

@@ -121,7 +121,7 @@ def times_minus_one(b: Builder, i: Instr) -> Value | None:
     return _spread(b, b.neg(x), i)
 
 
-@RULES.rule("chain")
+@RULES.rule("chain", "chain_both")
 def chain_by_number(b: Builder, i: Instr) -> Value | None:
     """chain(x, c) = chain(c, x) = x * c for a finite c that is not 0"""
     for x, c in (i.args, i.args[::-1]):

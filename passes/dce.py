@@ -11,26 +11,40 @@ need its value, and is wrong where the index is.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from treadle.ir.graph import Function, Instr, Level, Value
-from treadle.ir.op import Trait, can_fail
+from treadle.ir.op import Trait, can_fail, must_run
 from treadle.ir.ops.indexing import IndexAttrs
 from treadle.passes.copier import Copier
 from treadle.passes.manager import Pass, PassContext
 
 
 def run(fn: Function, ctx: PassContext) -> Function:
-    """`fn` without what nobody reads."""
-    live = _live(fn)
+    """`fn` without what nobody reads. Of two instructions that check the same, one may go."""
+    return _swept(fn, ctx, _live)
+
+
+def sweep(fn: Function) -> Function:
+    """`fn` without what nobody reads, with every instruction that can fail: the first of them in
+    the program is the one to be told of, with its line."""
+    return _swept(fn, PassContext(), _needed)
+
+
+def _swept(fn: Function, ctx: PassContext, living: Callable[[Function], set[Instr]]) -> Function:
+    live = living(fn)
     copier = Copier(fn)
     for instr in fn.instrs:
         if instr in live:
-            copier.keep(instr, [run(region, ctx) for region in instr.regions])
+            copier.keep(instr, [_swept(region, ctx, living) for region in instr.regions])
         else:
             ctx.fired("dead", instr.loc, instr.op.name)
             copier.leave_out()
     return copier.finish()
+
+
+def _needed(fn: Function) -> set[Instr]:
+    return _leading_to(fn, [i for i in fn.instrs if must_run(i.op, i.attrs)])
 
 
 def _live(fn: Function) -> set[Instr]:

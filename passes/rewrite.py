@@ -132,7 +132,7 @@ def rewrite(fn: Function, rules: Callable[[Instr], Sequence[Rule]], ctx: PassCon
         instrs, values = emitted
         stack.append(_Frame(iter(instrs), instr.results, values))
     done = copier.finish()
-    return dce.run(done, PassContext()) if fired_ever else done
+    return dce.sweep(done) if fired_ever else done
 
 
 def _first_match(

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Instr, Loc, Result, Value
-from treadle.ir.op import NO_ATTRS, Trait, get_op
+from treadle.ir.op import NO_ATTRS, Trait, get_op, must_run
 from treadle.tracer import tape
 from treadle.tracer.backend import CompileOptions, Executable, compiler
 from treadle.tracer.cell import Cell
@@ -141,7 +141,7 @@ class _Differentiable:
         ]
         used = {arg for instr in fn.instrs for arg in instr.args}
         for instr in fn.instrs:
-            done = instr.op.has(Trait.EFFECT) and used.isdisjoint(instr.results)
+            done = must_run(instr.op, instr.attrs) and used.isdisjoint(instr.results)
             if name == fn.name or not done:  # a derivative does not print and check again
                 builder.append(instr)
         return builder, cotangents

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Instr, Result, Value
-from treadle.ir.op import Trait
+from treadle.ir.op import Trait, must_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def split(joint: Function, params: int, results: int) -> Split:
     """`joint` has `params` parameters, then one a cotangent; `results` results, then gradients."""
     forward_results = joint.results[:results]
     gradients = joint.results[results:]
-    effects = [i for i in joint.instrs if i.op.has(Trait.EFFECT)]
+    effects = [i for i in joint.instrs if must_run(i.op, i.attrs)]
     ahead = _needed(joint, (r.value for r in forward_results), effects)
     behind = _needed(joint, (r.value for r in gradients), ())
     again = _cheap(joint, ahead & behind)

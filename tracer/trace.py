@@ -337,7 +337,8 @@ class Trace:
         """Emit `gradient` with respect to the variables that reach `x`; add to their `.grad`."""
         self.builder.loc = user_location()
         root = self._tracked(x)
-        reached = reached_from(root)
+        # not through gradients that nobody outside of their function can differentiate
+        reached = reached_from(root, self.builder.active)
         self._spend(reached, retain_graph)
         found = [(h, t, v) for h, t, v in self._variables if v in reached and not h.variable]
         outside = next((t for h, t, _ in found if not h.leaf), None)
@@ -448,8 +449,9 @@ class _TraceBuilder(Builder):
         return results
 
 
-def reached_from(root: Value) -> dict[Value, None]:
-    """The values that `root` depends on in a way that a derivative would follow, `root` first."""
+def reached_from(root: Value, within: Collection[Value] | None = None) -> dict[Value, None]:
+    """The values that `root` depends on in a way that a derivative would follow, `root` first;
+    only those `within`, if that is given."""
     reached: dict[Value, None] = {root: None}
     stack = [root]
     while stack:
@@ -457,7 +459,7 @@ def reached_from(root: Value) -> dict[Value, None]:
         if made is None or not tape.differentiable(made.op):
             continue
         for arg in made.args:
-            if arg not in reached:
+            if arg not in reached and (within is None or arg in within):
                 reached[arg] = None
                 stack.append(arg)
     return reached

@@ -5,6 +5,9 @@ exactly 0. Its local derivative may be infinite or NaN, and IEEE's 0 * inf would
 gradient. `chain` is `mul` but for that NaN. Being one op, linear in each operand and its own
 derivative, it stays right in derivatives of any order, which a `where` around a product is not:
 that one's derivative with respect to a cotangent that happens to be 0 would be lost.
+
+Differentiated by the local derivative it is a product of two cotangents, the inner one and the
+outer one, of which either says by a 0 that the element was not chosen: `chain_both`.
 """
 
 from __future__ import annotations
@@ -52,9 +55,38 @@ CHAIN = register(
         ref=_ref,
         vjp=lambda o, a, args, outs, cts: (
             o.call("chain", cts[0], args[1]),
-            o.call("chain", cts[0], args[0]),
+            o.call("chain_both", cts[0], args[0]),
         ),
         lower=Scalar(_lower),
+        traits=frozenset({Trait.ELEMENTWISE}),
+        samples=joined(float_binary(-3, 3, ulps=0), _samples_special),
+    )
+)
+
+
+def _ref_both(a: Attrs, x: Array, y: Array) -> Array:
+    product = np.multiply(x, y)
+    lost = np.isnan(product) & ((x == 0) | (y == 0))
+    return np.where(lost, np.asarray(0, product.dtype), product) if lost.any() else product
+
+
+def _lower_both(s: Any, a: Attrs, x: Any, y: Any) -> Any:
+    product, zero = s.mul(x, y), s.const(0.0, s.dtype_of(x))
+    unwanted = s.or_(s.compare("eq", x, zero), s.compare("eq", y, zero))
+    return s.select(s.and_(s.compare("ne", product, product), unwanted), zero, product)
+
+
+CHAIN_BOTH = register(
+    OpDef(
+        name="chain_both",
+        maths="z = x * y, but 0 where either is 0 and the other infinite or NaN",
+        infer=elementwise_rule("chain_both", 2, FLOATS),
+        ref=_ref_both,
+        vjp=lambda o, a, args, outs, cts: (
+            o.call("chain_both", cts[0], args[1]),
+            o.call("chain_both", cts[0], args[0]),
+        ),
+        lower=Scalar(_lower_both),
         traits=frozenset({Trait.ELEMENTWISE}),
         samples=joined(float_binary(-3, 3, ulps=0), _samples_special),
     )

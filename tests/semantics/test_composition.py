@@ -569,3 +569,18 @@ def test_a_result_that_was_changed_behind_its_history_fails_where_it_is_used(wra
     with pytest.raises(treadle.GradientError, match=f"changed at {__file__}:{line}"):
         y.sum().backward()
     assert_same(y.detach(), [3, 5, 7])
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_two_backward_passes_weighted_by_one_gradient(wrap: Any) -> None:
+    """A gradient that nobody differentiates is a number: passes that use it do not meet in it."""
+    p = leaf(1, 2)
+
+    def f(x: Any) -> Any:
+        weights = x + treadle.grad(lambda z: (z * z * z).sum())(x)
+        (p * weights).sum().backward()
+        (p * p * weights).sum().backward()
+        return weights
+
+    assert_same(wrap(f)(values(1, 2)), [4, 14])
+    assert_same(p.grad, [4 + 8, 14 + 56])

@@ -109,6 +109,58 @@ def test_a_lookup_whose_result_nobody_reads_is_checked() -> None:
     same_error(unused, treadle.ones(3), treadle.tensor([4]))
 
 
+def unused(x: Any, i: Any) -> None:
+    x[i]
+
+
+def only_differentiated(x: Any, i: Any) -> None:
+    treadle.grad(lambda z: (z[i] * 3).sum())(x)
+
+
+def backward_inside(x: Any, i: Any) -> None:
+    leaf = x.detach().requires_grad_()
+    (leaf[i] * 2).sum().backward()
+
+
+def scored_for_nothing(x: Any, i: Any) -> None:
+    treadle.cross_entropy(x.reshape((1, -1)), i[:1])
+
+
+@pytest.mark.parametrize(
+    "lookup", [unused, only_differentiated, backward_inside, scored_for_nothing]
+)
+def test_a_lookup_is_checked_in_a_call_that_is_differentiated_from_outside(lookup: Any) -> None:
+    """The forward function of a call with a pullback has all checks of the program."""
+    x = treadle.ones(6).requires_grad_()
+
+    def f(i: Any) -> Any:
+        lookup(x, i)
+        return (x * 2).sum()
+
+    found = same_error(f, treadle.tensor([7, 1]))
+    assert line_of(lookup, "i]" if lookup is not scored_for_nothing else "cross") in str(found)
+    jitted = treadle.jit(f)
+    jitted(treadle.tensor([1, 1])).backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [2.0] * 6
+    same_error(treadle.grad(lambda y: f(treadle.tensor([9, 1])) * y), 2.0)
+
+
+def test_of_equal_lookups_the_first_is_told_of() -> None:
+    """The first one is not read; what fails in between comes later."""
+
+    def f(x: Any, p: Any, i: Any) -> Any:
+        treadle.grad(lambda z: (z[i] * 2).sum())(p)
+        treadle.check(x > 0, "positive")
+        y = treadle.cross_entropy(x.reshape((1, -1)), i[:1] * 0)
+        return x[i] + y
+
+    x, p = treadle.ones(6), treadle.ones(6)
+    assert line_of(f, "z[i]") in str(same_error(f, x, p, treadle.tensor([6, 1])))
+    assert line_of(f, "z[i]") in str(same_error(f, -x, p, treadle.tensor([1, 6])))
+    assert "positive" in str(same_error(f, -x, p, treadle.tensor([1, 5])))
+
+
 # --- check -----------------------------------------------------------------------------------
 
 

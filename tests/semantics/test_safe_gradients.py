@@ -107,6 +107,29 @@ def test_the_branch_of_where_that_is_not_taken_contributes_zero(name: str) -> No
     assert_derivatives(lambda x: where(~ok, -1.0, fn(x)), x, *expected)
 
 
+NOT_CHOSEN = np.array([0, -0.0, 1, -1, INF, -INF, NAN, 1e-320, 1e308, -1e308, 2, 1e5, -1e5])
+PRODUCTS: dict[str, Fn] = {name: fn for name, (fn, *_) in EDGES.items() if name != "quotient"} | {
+    name: getattr(treadle, name) for name in ("abs", "erf", "gelu", "silu", "softplus", "tanh")
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_no_order_of_derivative_and_no_product_lets_in_what_was_not_chosen(name: str) -> None:
+    """The square and the exponential of `fn`, whose derivatives multiply what is NaN there."""
+    fn = PRODUCTS[name]
+    x = treadle.tensor(np.concatenate([NOT_CHOSEN, TAKEN]))
+    ok = treadle.tensor(np.arange(len(NOT_CHOSEN) + len(TAKEN)) >= len(NOT_CHOSEN))
+    taken = treadle.tensor(np.array(TAKEN))
+    for used in (lambda y: y, lambda y: y * y, treadle.exp):
+        masked: Fn = lambda x, used=used: where(ok, used(fn(x)), 0.0)  # noqa: E731
+        for order in (first, second, lambda f: first(second(f))):
+            expected = order(lambda x, used=used: used(fn(x)))(taken).numpy()
+            for call in (order(masked), treadle.jit(order(masked))):
+                found = call(x).numpy()
+                assert not found[: len(NOT_CHOSEN)].any()
+                np.testing.assert_allclose(found[len(NOT_CHOSEN) :], expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     "name", ["tanh", "sigmoid", "relu", "gelu", "silu", "softplus", "erf", "abs"]
 )
