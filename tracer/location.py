@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ _ROOT = Path(__file__).resolve().parent.parent
 _PARTS = ("treadle", "tracer", "ir", "passes", "codegen", "runtime", "nn", "cli")
 _INSIDE = tuple(f"{_ROOT / part}/" for part in _PARTS)
 
-# Wrappers of the standard library stand between a decorated function and its caller.
-_is_inside: dict[str, bool] = {contextlib.__file__: True, functools.__file__: True}
+# Wrappers of the standard library stand between a decorated function and its caller, copy between
+# a tensor and who copies what holds it.
+_is_inside: dict[str, bool] = {m.__file__: True for m in (contextlib, copy, functools)}
 
 
 def _inside(filename: str) -> bool:

@@ -390,6 +390,63 @@ def test_check_eager_compares_every_new_specialization_with_grad_and_state() -> 
     assert len(checked.specializations) == 2
 
 
+def test_check_eager_leaves_histories_as_they_were() -> None:
+    """Of an argument that was computed before, and of state that is computed from step to step."""
+    x, h = leaf(1, 2), Holder(values(0, 0))
+
+    def f(y: Any) -> Any:
+        h.w = h.w + y * y
+        h.w.mul_(2.0)
+        return h.w.sum()
+
+    checked = treadle.jit(f, check="eager")
+    for _ in range(2):
+        total = checked(x * 3)
+    total.backward()
+    assert_same(x.grad, [108, 216])
+    assert_same(h.w.detach(), [54, 216])
+
+
+def test_check_eager_compares_what_fails_and_leaves_state_as_it_was() -> None:
+    count, x = values(0), values(1, 2, 3)
+
+    def f(i: Any) -> Any:
+        count.add_(1)
+        return x[i]
+
+    checked = treadle.jit(f, check="eager")
+    with pytest.raises(treadle.IndexFault, match="found 7"):
+        checked(treadle.tensor([7]))
+    assert_same(count, [0])
+    assert_same(checked(treadle.tensor([2])), [3])
+    assert_same(count, [1])
+
+
+@pytest.mark.parametrize("what", ["result", "structure", "dtype", "state", "gradient", "error"])
+def test_check_eager_tells_of_any_difference_and_puts_the_state_back(what: str) -> None:
+    state, w = values(1, 2), leaf(3, 4)
+
+    def f(x: Any) -> Any:
+        wrong = not x.is_traced  # eager and compiled are made to differ
+        if wrong and what == "error":
+            raise treadle.ShapeError("eager only")
+        state.mul_(3.0 if wrong and what == "state" else 2.0)
+        if not (wrong and what == "gradient"):
+            (w * x).sum().backward()
+        y = x * (5 if wrong and what == "result" else 2)
+        if wrong and what == "dtype":
+            return y.astype("float32")
+        return [y] if wrong and what == "structure" else y
+
+    expected = {"result": "the result differs", "structure": "the result is", "dtype": "float64",
+                "state": "state differs", "gradient": "w.grad is set compiled only",
+                "error": "eagerly it raises ShapeError"}  # fmt: skip
+    with pytest.raises(treadle.TraceError, match=expected[what]):
+        treadle.jit(f, check="eager")(values(1, 1))
+    assert_same(state, [1, 2])
+    assert w.grad is None
+
+
 # --- where the two native functions meet the rest ----------------------------------------------
 
 
