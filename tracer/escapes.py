@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal, Protocol
@@ -33,11 +33,13 @@ from treadle.tracer.recipes import (
     Number,
     Recipe,
     Remade,
+    Shared,
 )  # fmt: skip
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.trace import Trace, reached_from
 from treadle.tracer.views import Maps
 
+Where = Literal["out", "state"]
 Role = Literal["plain", "leaf", "tracked", "spent", "stale"]
 
 
@@ -94,14 +96,28 @@ class Escapes:
         tensors = [item for item in tree.items if item.kind == "tensor"]
         self._owners = {item.value.history: item for item in reversed(tensors)}
         self._known = {id(v): tree.items[n] for n, v in live.items()}
+        self._met: dict[int, int] = {}  # by id: in how many places it leaves
+        self._shared: dict[int, Shared] = {}
+        self._kept: list[Any] = []  # so that their ids stay their own
 
     def announce(self, *groups: Iterable[Any]) -> None:
         """Look at all that will leave, so that storage is shared only where it has to be."""
-        for group in groups:
-            for tree in group:
-                for leaf in pytree.flatten(tree)[0]:
-                    if isinstance(leaf, Tensor) and leaf.cell.home is self.trace:
-                        self._shown.setdefault(leaf.cell, set()).add(leaf.maps)
+        stack = [tree for group in groups for tree in group]
+        while stack:
+            here = stack.pop()
+            if isinstance(here, Tensor):
+                if here.cell.home is self.trace:
+                    self._shown.setdefault(here.cell, set()).add(here.maps)
+            elif type(here) not in SCALARS and not self._stays(here):
+                met = self._met[id(here)] = self._met.get(id(here), 0) + 1
+                container = pytree.container_of(type(here))
+                if container is not None and met == 1:
+                    stack.extend(container.parts(here)[0])
+
+    def seal(self) -> None:
+        """All recipes are made."""
+        for shared in self._shared.values():
+            shared.tensors = len(self.fresh)
 
     def first_of(self, history: History) -> int | None:
         """The number of a fresh tensor with this history that leaves."""
@@ -110,41 +126,80 @@ class Escapes:
             return None
         return next((n for n, f in enumerate(self.fresh) if f.history == number), None)
 
-    def output(
-        self, treedef: pytree.TreeDef, leaves: Sequence[Any], paths: Sequence[str]
-    ) -> Recipe:
+    def output(self, value: Any) -> Recipe:
         """The recipe of the function's result; float arguments come back as floats."""
-        recipes: list[Recipe] = []
-        for leaf, path in zip(leaves, paths, strict=True):
-            recipe = self._leaf(leaf, path, "out")
-            if isinstance(recipe, Fresh) and leaf.weak and not leaf.requires_grad:
-                recipe = Number(recipe.position)
-            recipes.append(recipe)
-        if treedef.is_leaf:
-            return recipes[0]
+        return self._recipe(value, "out", "out", numbers=True)
+
+    def refer(self, value: Any, path: str, numbers: bool = False) -> Recipe:
+        """The recipe of something that state is bound to. `numbers`: what was computed from float
+        arguments becomes a float, as in the arguments' own containers; elsewhere, where a float
+        would be guarded and trace each call again, it stays a tensor that stands for one."""
+        return self._recipe(value, path, "state", numbers)
+
+    def _recipe(self, value: Any, path: str, kind: Where, numbers: bool) -> Recipe:
+        if self._stays(value) or self._met.get(id(value), 0) > 1:
+            return self._leaf(value, path, kind, numbers)
+        return self._made_here(value, path, kind, numbers)
+
+    def _made_here(self, value: Any, path: str, kind: Where, numbers: bool) -> Recipe:
+        """The recipe of a container that the function has made, or of a leaf."""
+        if value is not None and pytree.container_of(type(value)) is None:
+            return self._leaf(value, path, kind, numbers)
+        leaves, treedef = pytree.flatten(value, self._stands_alone)
+        paths = pytree.leaf_paths(treedef, path)
+        recipes = [self._leaf(x, p, kind, numbers) for x, p in zip(leaves, paths, strict=True)]
         return Assembled(treedef, tuple(recipes))
 
-    def refer(self, value: Any, path: str) -> Recipe:
-        """The recipe of something that state is bound to."""
-        if self._item(value) is not None or pytree.container_of(type(value)) is None:
-            return self._leaf(value, path, "state")
-        leaves, treedef = pytree.flatten(value)
-        paths = pytree.leaf_paths(treedef, path)
-        recipes = [self._leaf(x, p, "state") for x, p in zip(leaves, paths, strict=True)]
-        return Assembled(treedef, tuple(recipes))
+    def _stands_alone(self, value: Any) -> bool:
+        """Whether `value`, inside of a container, is more than a part of it."""
+        return self._met.get(id(value), 0) > 1 or self._stays(value)
+
+    def _stays(self, value: Any) -> bool:
+        """Whether `value` is a container that was there before the call, and is the same after."""
+        item = self._item(value)
+        if item is None or pytree.container_of(type(value)) is None:
+            return False
+        return not any(child.step.how == "part" for child in item.children)
+
+    def _several(self, value: Any, path: str, kind: Where, numbers: bool) -> Recipe:
+        """The recipe of something that the function makes and puts in several places."""
+        found = self._shared.get(id(value))
+        if found is None:
+            found = self._shared[id(value)] = Shared(len(self._shared))
+            self._kept.append(value)
+            if pytree.container_of(type(value)) is not None:
+                found.recipe = self._made_here(value, path, kind, numbers)
+            else:
+                found.recipe = self._object(value, path)
+        if found.recipe is None:
+            raise located(
+                TraceError(
+                    f"{path} is {_kind_of(value)} that the jitted function makes and that holds "
+                    "itself; make it outside of the function"
+                )
+            )
+        return found.recipe if isinstance(found.recipe, Constant) else found
 
     def _item(self, value: Any) -> Item | None:
         found = self._known.get(id(value)) or self.tree.by_id.get(id(value))
         return None if found is None or isinstance(value, Tensor) else found
 
-    def _leaf(self, value: Any, path: str, kind: Literal["out", "state"]) -> Recipe:
+    def _leaf(self, value: Any, path: str, kind: Where, numbers: bool) -> Recipe:
         if type(value) in SCALARS:
             return Constant(value)
         if isinstance(value, Tensor):
-            return self._tensor(value, path, kind)
+            recipe = self._tensor(value, path, kind)
+            is_number = isinstance(recipe, Fresh) and value.weak and not value.requires_grad
+            return Number(recipe.position) if numbers and is_number else recipe
         item = self._item(value)
         if item is not None and item.kind != "same":
             return Known(self.positions.of(item))
+        if self._met.get(id(value), 0) > 1:
+            return self._several(value, path, kind, numbers)
+        return self._object(value, path)
+
+    def _object(self, value: Any, path: str) -> Recipe:
+        """The recipe of an object, no container, that the function makes."""
         if isinstance(value, np.ndarray):
             return CopyOf(np.array(value))
         if isinstance(value, Iterator):
@@ -188,7 +243,7 @@ class Escapes:
 
     # --- tensors -----------------------------------------------------------------------------
 
-    def _tensor(self, x: Tensor, path: str, kind: Literal["out", "state"]) -> Recipe:
+    def _tensor(self, x: Tensor, path: str, kind: Where) -> Recipe:
         made = self._made.get(id(x))
         if made is not None:
             return made[1]
@@ -230,7 +285,7 @@ class Escapes:
             self.trace.written.get(x.cell), position,
         )  # fmt: skip
 
-    def _fresh(self, x: Tensor, path: str, kind: Literal["out", "state"]) -> FreshTensor:
+    def _fresh(self, x: Tensor, path: str, kind: Where) -> FreshTensor:
         role = self._role(x)
         maps: Maps = ()
         depth = 0
@@ -257,13 +312,13 @@ class Escapes:
         self._made[id(x)] = (x, recipe)
         return recipe
 
-    def _storage(self, cell: Cell, value: Value, path: str, kind: Literal["out", "state"]) -> int:
+    def _storage(self, cell: Cell, value: Value, path: str, kind: Where) -> int:
         found = self._storages.get(cell)
         if found is None:
             found = self._storages[cell] = self._result(value, path, kind)
         return found
 
-    def _result(self, value: Value, path: str, kind: Literal["out", "state"]) -> int:
+    def _result(self, value: Value, path: str, kind: Where) -> int:
         self.results.append(Result(value, path, kind))
         return len(self.results) - 1
 

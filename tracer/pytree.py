@@ -149,13 +149,18 @@ def _dataclass(cls: type[Any]) -> Container:
     return Container(lambda t: ([getattr(t, n) for n in names], names), build, _fields)
 
 
-def flatten(tree: Any) -> tuple[list[Any], TreeDef]:
-    """The leaves of `tree`, in order, and its structure. None has no leaves."""
+def _never(_: Any) -> bool:
+    return False
+
+
+def flatten(tree: Any, leaf: Callable[[Any], bool] = _never) -> tuple[list[Any], TreeDef]:
+    """The leaves of `tree`, in order, and its structure. None has no leaves. What is inside of
+    `tree` and for which `leaf` holds is a leaf as well."""
     leaves: list[Any] = []
-    return leaves, _flatten(tree, leaves)
+    return leaves, _flatten(tree, leaves, leaf)
 
 
-def _flatten(tree: Any, leaves: list[Any]) -> TreeDef:
+def _flatten(tree: Any, leaves: list[Any], leaf: Callable[[Any], bool]) -> TreeDef:
     if tree is None:
         return _NONE
     container = container_of(type(tree))
@@ -163,7 +168,15 @@ def _flatten(tree: Any, leaves: list[Any]) -> TreeDef:
         leaves.append(tree)
         return LEAF
     children, meta = container.parts(tree)
-    return TreeDef(type(tree), meta, tuple([_flatten(child, leaves) for child in children]))
+    inside = [_inside(child, leaves, leaf) for child in children]
+    return TreeDef(type(tree), meta, tuple(inside))
+
+
+def _inside(tree: Any, leaves: list[Any], leaf: Callable[[Any], bool]) -> TreeDef:
+    if leaf is not _never and leaf(tree):
+        leaves.append(tree)
+        return LEAF
+    return _flatten(tree, leaves, leaf)
 
 
 def unflatten(treedef: TreeDef, leaves: Iterable[Any]) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treadle.tracer import pytree
+from treadle.tracer.items import MISSING
 from treadle.tracer.tensor import Tensor
 
 
@@ -85,6 +86,24 @@ class Number:
 
     def build(self, found: Sequence[Any], fresh: Sequence[Tensor]) -> Any:
         return fresh[self.position].cell.buffer.item()
+
+
+@dataclass(slots=True, eq=False)
+class Shared:
+    """An object that the call makes and that stands in several places: made once a call, and kept
+    behind the tensors in `fresh` until all places have it."""
+
+    number: int
+    recipe: Recipe | None = None  # None while it is being written
+    tensors: int = 0  # how many there are in `fresh`
+
+    def build(self, found: Sequence[Any], fresh: Sequence[Any]) -> Any:
+        assert isinstance(fresh, list) and self.recipe is not None
+        place = self.tensors + self.number
+        fresh.extend([MISSING] * (place + 1 - len(fresh)))
+        if fresh[place] is MISSING:
+            fresh[place] = self.recipe.build(found, fresh)
+        return fresh[place]
 
 
 @dataclass(frozen=True, slots=True)

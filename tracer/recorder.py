@@ -245,12 +245,11 @@ class _Recorder:
         trace = self.trace
         self.check_inputs()
         escapes = Escapes(trace, self.tree, self.fetches, self.views_given(), self.live)
-        leaves, treedef = pytree.flatten(out)
-        paths = pytree.leaf_paths(treedef, "out")
-        escapes.announce(leaves, [c.new for c in changes], list(trace.grads.values()))
-        output = escapes.output(treedef, leaves, paths)
+        escapes.announce([out], [c.new for c in changes], list(trace.grads.values()))
+        output = escapes.output(out)
         grads = list(self.grad_writes(escapes))
         bindings = [self.binding(change, escapes) for change in changes]
+        escapes.seal()
         results = list(escapes.results)
         writes = list(self.cell_writes(results))
         tracked = list(self.tracked_writes())
@@ -326,7 +325,11 @@ class _Recorder:
                 yield GradWrite(made, True, escapes.refer(grad, "out.grad"))
 
     def binding(self, change: Change, escapes: Escapes) -> Binding:
-        recipe = None if change.new is MISSING else escapes.refer(change.new, change.path)
+        recipe = (
+            None
+            if change.new is MISSING
+            else escapes.refer(change.new, change.path, numbers=change.container.argument)
+        )
         item, key = change.container, change.key
         if change.how == "cell" and item.step.how == "closure":
             # the closure of a function that may be another one at the next call

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from world_programs import GRADIENTS, READS, STATE, Program, history, programs
+from world_programs import GRADIENTS, READS, STATE, Program, history, plainly, programs
 
 import treadle
 
@@ -33,7 +33,7 @@ def assert_alike(found: Any, expected: Any) -> None:
 
 
 def check(program: Program) -> None:
-    expected = history(program, lambda f: f)
+    expected = history(program, plainly)
     for wrap in (treadle.jit, lambda f: treadle.jit(treadle.jit(f))):
         assert_alike(history(program, wrap), expected)
 

@@ -157,6 +157,47 @@ def test_attributes_of_functions_and_new_ones_of_classes_are_state() -> None:
     both(build)
 
 
+def test_objects_that_stand_in_several_places_are_one() -> None:
+    cell, params = Cell(), {"w": values(1, 1), "layers": [values(2, 2)]}
+    cell.seen = {}
+
+    def step(x: Any, given: Any) -> Any:
+        if not cell.seen:
+            steps = [x * 2]
+            cell.seen = {"one": steps, "other": steps, "inside": {"deep": (steps, steps)}}
+        cell.seen["one"].append(x)
+        params["w"] = params["w"] + x
+        given["new"] = x + 1
+        made = [x]
+        return cell.seen["other"][-1], params, params["layers"], given, made, {"again": made}
+
+    jitted = treadle.jit(step)
+    for n in range(1, 4):
+        given = {"x": values(n, n), "rate": 0.5}
+        _, found, layers, back, made, again = jitted(values(n, n), given)
+        assert found is params and layers is params["layers"] and back is given
+        assert made is again["again"]
+        seen = cell.seen
+        assert (
+            seen["one"] is seen["other"] is seen["inside"]["deep"][0] is seen["inside"]["deep"][1]
+        )
+        assert len(seen["one"]) == n + 1 and given["rate"] == 0.5 and "new" in given
+
+
+def test_a_float_that_is_stored_in_an_argument_is_a_float() -> None:
+    def step(state: Any) -> Any:
+        state["rate"] = state["rate"] * 0.5
+        state["w"] = state["w"] * state["rate"]
+        return state["rate"]
+
+    jitted = treadle.jit(step)
+    state = {"rate": 1.0, "w": values(1, 2)}
+    for n in range(1, 4):
+        assert jitted(state) == 0.5**n
+        assert type(state["rate"]) is float and state["rate"] == 0.5**n
+    assert len(jitted.specializations) == 1
+
+
 def test_the_order_of_keys_is_that_of_plain_python() -> None:
     def build() -> tuple[Step, Callable[[], Any]]:
         table = {"a": values(1), "b": values(2)}

@@ -55,6 +55,8 @@ class World:
         self.p = values(1, -1, 2).requires_grad_()
         self.items = [self.w, values(7, 8, 9)]
         self.table = {"a": values(1, 1, 2)}
+        self.log = [values(5, 5, 5)]
+        self.twin = self.log
         self.array = np.array([1.0, 2.0, 3.0])
         self.counted = np.array([2.0])
         self.k = 2
@@ -67,7 +69,9 @@ class World:
     def seen(self) -> list[Any]:
         """All values, who shares storage with whom, gradients, and Python values."""
         tensors = [self.w, self.h, self.view, self.p, *self.items, *self.table.values()]
+        tensors += [*self.log, *self.twin]
         shared = [[s.cell is t.cell for s in tensors] for t in tensors]
+        shared.append([self.log is self.twin])
         grad = None if self.p.grad is None else self.p.grad.tolist()
         python = [self.k, self.flag, self.names[:], self.mode, self.part.k, self.helper.__name__]
         return [[t.tolist() for t in tensors], shared, grad, [*self.table], python]
@@ -95,6 +99,13 @@ def statement(world: World, name: str, y: Any) -> Any:
         world.table["b"] = y + world.table["a"]
     elif name == "copy":
         world.h.copy_(y)
+    elif name == "order":
+        world.table["a"] = world.table.pop("a") + y
+    elif name == "log":
+        world.log.append(y)
+        y = y + world.twin[-1]
+    elif name == "new log":
+        world.log = world.twin = [y, world.h]
     elif name == "flag":
         y = y + 1.0 if world.flag else y * world.k
     elif name == "names":
@@ -135,7 +146,7 @@ def differentiated(world: World, name: str, y: Any) -> Any:
 
 
 STATE = ("bind_w", "bind_h", "add_w", "write_view", "take_view", "item", "alias", "swap", "key",
-         "copy")  # fmt: skip
+         "copy", "order", "log", "new log")  # fmt: skip
 READS = ("flag", "names", "mode", "helper", "array", "counted")
 GRADIENTS = ("parameter", "grad", "second", "backward", "zero_grad", "no_grad", "inner")
 
@@ -160,6 +171,7 @@ CHANGES: dict[str, Callable[[World], None]] = {
     "parameter": lambda w: setattr(w, "p", values(2, 2, 2).requires_grad_()),
     "frozen": lambda w: setattr(w, "p", values(2, 2, 2)),
     "grad": lambda w: setattr(w.p, "grad", values(1, 1, 1)),
+    "log": lambda w: setattr(w, "log", [*w.log]),
     "nothing": lambda w: None,
 }
 
@@ -180,6 +192,11 @@ def programs(draw: st.DrawFn, names: tuple[str, ...] = STATE + READS + GRADIENTS
     return Program(tuple(statements), ("nothing", *changes), draw(st.booleans()))
 
 
+def plainly(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The wrap of plain Python."""
+    return f
+
+
 def history(program: Program, wrap: Wrap) -> list[Any]:
     """What can be seen after each call of the step; where a call raises, the kind of error."""
     world = World()
@@ -194,12 +211,15 @@ def history(program: Program, wrap: Wrap) -> list[Any]:
     found: list[Any] = []
     for n, change in enumerate(program.changes):
         CHANGES[change](world)
+        before = world.seen()
         try:
             y = step(values(n, 1, -1))
             if program.backward and y.requires_grad:
                 y.sum().backward()
             found.append([y.tolist(), y.requires_grad, world.seen()])
         except treadle.TreadleError as error:
-            found.append([type(error), world.seen()])
+            # Plain Python stops half way; a jitted call that fails has changed nothing.
+            assert wrap is plainly or world.seen() == before
+            found.append(type(error))
             break
     return found
