@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from view_programs import Program, programs, run
+from view_programs import Program, laid_out, programs, run
 
 import treadle
 
@@ -23,8 +23,8 @@ def quiet() -> Iterator[None]:
 def by_numpy(program: Program) -> tuple[list[Any], list[Any]]:
     """The arrays after one run, and after a second on what the first left behind."""
     given = program.arrays()
-    first = [x.copy() for x in run(program, given, np.transpose, np.asarray)]
-    return first, [x.copy() for x in run(program, given, np.transpose, np.asarray)]
+    first = [x.copy() for x in run(program, given, np.transpose, laid_out)]
+    return first, [x.copy() for x in run(program, given, np.transpose, laid_out)]
 
 
 def check(program: Program, step: Callable[[list[Any]], list[Any]]) -> None:
@@ -77,6 +77,18 @@ def check_gradients(program: Program) -> None:
     for f in (treadle.grad(treadle.jit(loss), numbers), treadle.jit(treadle.grad(loss, numbers))):
         for one, other in zip(f(*map(treadle.tensor, arrays)), expected, strict=True):
             np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_a_result_lies_row_by_row_so_that_its_reshape_is_a_view() -> None:
+    def f(x: Any) -> Any:
+        y = treadle.permute_dims(x, (1, 0)) * 2
+        flat = y.reshape(4)
+        y += 1
+        return flat
+
+    x = treadle.tensor([[1.0, 2.0], [3.0, 4.0]])
+    for g in (f, treadle.jit(f)):
+        np.testing.assert_array_equal(g(x), [3, 7, 5, 9])
 
 
 @settings(max_examples=40)

@@ -40,14 +40,19 @@ class Program:
         ]
 
 
+def laid_out(x: Any) -> np.ndarray[Any, Any]:
+    """What NumPy has computed, as Treadle has it: an array also at rank 0, and row by row. NumPy
+    keeps the order of its operands, and whether a reshape is a view depends on that."""
+    return np.array(x, order="C")
+
+
 def run(
     program: Program,
     given: list[Any],
     permute: Callable[[Any, Any], Any],
     lift: Callable[[Any], Any] = lambda x: x,
 ) -> list[Any]:
-    """All arrays of the program, in order; `given` are changed in place. `lift` makes arrays of
-    the numbers that NumPy gives instead of arrays of rank 0."""
+    """All arrays of the program, in order; `given` are changed in place. `lift`: see `laid_out`."""
     arrays = list(given)
     for s in program.statements:
         x = arrays[s.of]
@@ -86,7 +91,7 @@ def programs(draw: st.DrawFn, statements: int = 8) -> Program:
         made = _statement(draw, arrays)
         done.append(made)
         step = Program(shapes, (made,))
-        arrays = run(step, arrays, np.transpose, np.asarray)
+        arrays = run(step, arrays, np.transpose, laid_out)
     return Program(shapes, tuple(done))
 
 
