@@ -11,7 +11,7 @@ from treadle.nn.parameter import Parameter
 from treadle.tracer import api
 from treadle.tracer.modes import no_grad
 from treadle.tracer.tensor import Tensor
-from treadle.tracer.traceback import leaving
+from treadle.tracer.traceback import leaving, open_constructor
 
 
 class Module:
@@ -22,6 +22,10 @@ class Module:
     """
 
     training: bool
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        open_constructor(cls)
 
     def __init__(self) -> None:
         self.training = True

@@ -7,6 +7,7 @@ from typing import Any
 from treadle.tracer.create import tensor
 from treadle.tracer.history import History
 from treadle.tracer.tensor import Tensor
+from treadle.tracer.traceback import open_constructor
 
 
 class Parameter(Tensor):
@@ -24,3 +25,6 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
+
+
+open_constructor(Parameter)

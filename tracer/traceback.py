@@ -81,6 +81,14 @@ def open_doors(cls: type, besides: Collection[str] = ()) -> None:
             setattr(cls, name, value.setter(door(value.fset)))
 
 
+def open_constructor(cls: type) -> None:
+    """Make the constructor that `cls`, a class of the library, defines a door. A subclass of the
+    user's keeps its own frames."""
+    init = vars(cls).get("__init__")
+    if isinstance(init, FunctionType) and is_inside(init.__code__.co_filename):
+        setattr(cls, "__init__", door(init))  # noqa: B010  mypy forbids the assignment
+
+
 def leaving(error: BaseException) -> None:
     """An error is about to leave Treadle: give it the user's line, take out Treadle's frames."""
     if isinstance(error, TreadleError):

@@ -20,7 +20,7 @@ from treadle.tracer.errors import located, located_errors
 from treadle.tracer.modes import no_grad
 from treadle.tracer.promote import number_of
 from treadle.tracer.tensor import Tensor
-from treadle.tracer.traceback import leaving
+from treadle.tracer.traceback import leaving, open_constructor
 
 State = dict[str, Any]
 _TERMS = ("momentum", "dampening", "weight_decay")  # a step leaves these out where they are zero
@@ -82,6 +82,10 @@ def _same_size(old: Any, new: tuple[Any, ...]) -> bool:
 
 class Optimizer:
     """Base of all optimisers; a subclass defines `new_state` and `update`."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        open_constructor(cls)
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         self.defaults = defaults

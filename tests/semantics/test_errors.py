@@ -69,6 +69,11 @@ PLACES = {
     "native": lambda: picked(X, treadle.tensor([9])),
     "check": lambda: treadle.check(X > 1, "large"),
     "module": lambda: nn.Linear(4, 2)(X),
+    "constructor": lambda: nn.Linear(-1, 2),
+    "constructor without arguments": lambda: nn.Linear(),  # type: ignore[call-arg]
+    "container": lambda: nn.Sequential(3),  # type: ignore[arg-type]
+    "parameter": lambda: nn.Parameter("text"),
+    "optimiser's constructor": lambda: optim.Adam([X], lr=-1.0),
     "optimiser": lambda: treadle.jit(optim.SGD([X.clone().requires_grad_()], lr=0.1).step)(3),
     "conversion": lambda: treadle.jit(lambda x: float(x))(X),
 }
