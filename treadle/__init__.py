@@ -56,6 +56,7 @@ from treadle.tracer.create import tensor
 from treadle.tracer.execute import apply
 from treadle.tracer.explain import set_explain
 from treadle.tracer.grad import grad, value_and_grad
+from treadle.tracer.growth import HistoryWarning
 from treadle.tracer.jit import Jitted, disable_jit, jit
 from treadle.tracer.modes import enable_grad, is_grad_enabled, no_grad
 from treadle.tracer.tensor import Tensor
@@ -69,6 +70,7 @@ __all__ = [
     "DTypeError",
     "Dim",
     "GradientError",
+    "HistoryWarning",
     "IndexFault",
     "Jitted",
     "ParseError",

@@ -25,7 +25,7 @@ def told(fn: Callable[[], Any]) -> list[warnings.WarningMessage]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fn()
-    return [w for w in caught if issubclass(w.category, growth.HistoryWarning)]
+    return [w for w in caught if issubclass(w.category, treadle.HistoryWarning)]
 
 
 def test_ten_thousand_updates_of_a_detached_tensor_use_flat_memory() -> None:
