@@ -641,3 +641,44 @@ def test_two_backward_passes_weighted_by_one_gradient(wrap: Any) -> None:
 
     assert_same(wrap(f)(values(1, 2)), [4, 14])
     assert_same(p.grad, [4 + 8, 14 + 56])
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_value_that_is_changed_in_place_has_been_kept_by_a_compiled_call(inside: bool) -> None:
+    """Where eager execution has to refuse the gradient."""
+    x = leaf(1, 2, 3)
+
+    def f(x: Any) -> Any:
+        y = x * 2
+        total = (y * y).sum()
+        if inside:
+            with treadle.no_grad():
+                y.add_(1)
+        return total
+
+    def differentiated(step: Step) -> None:
+        total = step(x)
+        if not inside:
+            with treadle.no_grad():
+                x.zero_()
+        total.backward()
+
+    if inside:
+        with pytest.raises(treadle.GradientError, match="changed in place"):
+            differentiated(f)
+    differentiated(treadle.jit(f))
+    assert_same(x.grad, [8, 16, 24])
+
+
+def test_backward_inside_a_call_ends_at_what_was_computed_outside() -> None:
+    w = leaf(1, 2)
+    y = w * 2
+
+    def f(y: Any) -> None:
+        (y * y).sum().backward()
+
+    with pytest.raises(treadle.GradientError, match="computed outside of it; take its"):
+        treadle.jit(f)(y)
+    assert w.grad is None
+    f(y)
+    assert_same(w.grad, [8, 16])

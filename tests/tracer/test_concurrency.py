@@ -377,6 +377,28 @@ def test_code_is_released_while_other_threads_run_theirs() -> None:
         assert dropped.result() > 0
 
 
+def test_a_function_may_be_cleared_while_other_threads_call_it() -> None:
+    f = treadle.jit(lambda x: treadle.sum(x * 3))
+    expected = float(f(treadle.tensor(X)))
+    treadle.set_explain(False)
+    stop = threading.Event()
+
+    def call(n: int) -> bool:
+        while not stop.is_set():
+            if float(f(treadle.tensor(X))) != expected:
+                return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(call, n) for n in range(2)]
+        for _ in range(25):
+            time.sleep(0.01)
+            f.clear()
+        stop.set()
+        treadle.set_explain(True)
+        assert all(c.result() for c in calls)
+
+
 @pytest.fixture(autouse=True)
 def _no_trace_is_left_behind() -> Any:
     yield
