@@ -188,7 +188,7 @@ class Jitted:
             if fitting is None:
                 return self._first_call(args, kwargs)
             spec, found = fitting
-            if self.specializations[0] is not spec:  # the one used last is tried first
+            if self.specializations[:1] != [spec]:  # the one used last is tried first
                 self._prefer(spec)
             return spec.call(found)
         except BaseException as error:
@@ -213,7 +213,8 @@ class Jitted:
     def _prefer(self, spec: Specialization) -> None:
         with self._lock:
             rest = [s for s in self.specializations if s is not spec]
-            self.specializations = [spec, *rest]
+            if len(rest) < len(self.specializations):  # else another thread has cleared them
+                self.specializations = [spec, *rest]
 
     def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         roots = self._bound(args, kwargs)
