@@ -130,6 +130,7 @@ class Tree:
         self.cells: dict[int, Item] = {}
         self.generators: list[Any] = list(library_generators)  # of random numbers
         self.moving: list[Item] = []  # iterators, files, what `apply` looked into
+        self.caches: list[Any] = []  # of functools
         self.words: set[str] = set()  # all names in code that was followed
         self.codes: dict[CodeType, None] = {}  # of the functions that were followed
         self.everything = False  # attributes may be read by computed names
@@ -140,7 +141,7 @@ class Tree:
         for item in self.items:
             item.children.clear()
             item.parent = item.of = item.value = None
-        self.items, self.moving, self.generators = [], [], []
+        self.items, self.moving, self.generators, self.caches = [], [], [], []
         self.by_id, self.cells = {}, {}
 
     def path_of(self, x: Any) -> str | None:

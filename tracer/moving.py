@@ -20,7 +20,9 @@ import numpy as np
 from treadle.ir.errors import TraceError
 from treadle.tracer.guards import content, digest
 from treadle.tracer.items import SCALARS, Item, Tree, is_value
-from treadle.tracer.paths import context_value
+from treadle.tracer.paths import cached_tensors, context_value
+from treadle.tracer.pytree import flatten
+from treadle.tracer.tensor import Tensor
 
 COPIED = 1 << 26  # bytes up to which an array is copied, so that it can be put back
 _DEPTH = 8  # iterators inside of iterators
@@ -43,6 +45,20 @@ class Moving:
         for entry in self._entries:
             if entry.changed():
                 entry.restore()
+
+
+class Caches:
+    """The `functools.cache`s that a trace may have filled with its own values."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._caches = list(tree.caches)
+
+    def restore(self) -> None:
+        """Empty those that hold a traced value: it would be met outside, where it has none."""
+        for cache in self._caches:
+            leaves = flatten(list(cached_tensors(cache).values()))[0]
+            if any(isinstance(x, Tensor) and x.cell.home is not None for x in leaves):
+                cache.cache_clear()
 
 
 class _Entry:

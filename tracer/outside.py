@@ -44,7 +44,7 @@ _NAMES: Final = frozenset(
     {*_CLOCKS, *_DATES, *_FILES, *_READS, "read_text", "read_bytes", "exists", "is_file", "is_dir"}
     | {"glob", "iterdir", "getsize", "getmtime", "load", "loadtxt", "fromfile", "input", "urandom"}
     | {"uuid1", "uuid4", "secrets", "token_hex", "token_bytes", "randbelow", "default_rng"}
-    | {"SystemRandom", "RandomState", "Random"}
+    | {"SystemRandom", "RandomState", "Random", "abspath", "realpath", "resolve", "absolute", "cwd"}
 )
 _TRANSPARENT: Final = frozenset({"numpy"})  # libraries between the user's line and the read
 _HIDDEN: Final = frozenset({"importlib", "zipimport", "linecache", "warnings", "traceback"})

@@ -17,6 +17,7 @@ never sees is not guarded.
 from __future__ import annotations
 
 import functools
+import gc
 import io
 import operator
 import random
@@ -53,7 +54,7 @@ from treadle.tracer.names import (
     is_user_module,
     reads_attributes,
 )  # fmt: skip
-from treadle.tracer.pytree import container_of
+from treadle.tracer.pytree import container_of, flatten
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.walk import Reads
 from treadle.tracer.walk_code import CodeWalk
@@ -293,6 +294,7 @@ class _Walk(CodeWalk):
             self.tree.moving.append(item)
             return "same"
         if isinstance(getattr(value, "__wrapped__", None), FunctionType):  # functools.cache
+            self.cache(item, value)
             return self.parts(item, value, "same", "__wrapped__")
         if isinstance(value, threading.local):  # another object's attributes in each thread
             self.attributes(item, value, "all")
@@ -305,6 +307,18 @@ class _Walk(CodeWalk):
         if not isinstance(getattr(value, "__dict__", None), dict) and not has_slots:
             return "same"
         return self.instance(item, value, cls, self.reads(cls))
+
+    def cache(self, item: Item, value: Any) -> None:
+        """Tensors that a `functools.cache` keeps are state, known by the arguments given for."""
+        if not hasattr(value, "cache_clear"):
+            return
+        self.tree.caches.append(value)
+        kept = cached_tensors(value)
+        if kept:
+            child = self.add(item, Step("apply", cached_tensors), item.path, "open", kept)
+            child.guarded = False
+            for key, result in kept.items():
+                self.later(result, child, Step("item", key), f"{item.path}({key})")
 
     def lingers(self, value: Any) -> bool:
         if isinstance(value, (int, float, str, type(None))) or is_plain(value) or is_value(value):
@@ -333,6 +347,18 @@ def context_value(variable: ContextVar[Any]) -> Any:
         return variable.get()
     except LookupError:
         return None
+
+
+def cached_tensors(cache: Any) -> dict[Any, Any]:
+    """The results with tensors that a `functools.cache` keeps, by key."""
+    inside = gc.get_referents(cache)
+    kept: dict[Any, Any] = {}
+    for n, part in enumerate(inside):
+        if isinstance(part, type) and part.__name__ == "_lru_list_elem":
+            kept[inside[n - 2]] = inside[n - 1]  # one of a bounded cache: key, result, its class
+        elif type(part) is dict and part is not vars(cache):
+            kept.update((k, v) for k, v in part.items() if type(v).__name__ != "_lru_list_elem")
+    return {k: v for k, v in kept.items() if any(isinstance(x, Tensor) for x in flatten(v)[0])}
 
 
 def _as_array(value: Any) -> np.ndarray[Any, Any]:

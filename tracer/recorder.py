@@ -25,7 +25,7 @@ from treadle.tracer.guards import GuardPlan
 from treadle.tracer.history import History
 from treadle.tracer.items import MISSING, Item, Tree
 from treadle.tracer.modes import modes
-from treadle.tracer.moving import Moving, generators_in
+from treadle.tracer.moving import Caches, Moving, generators_in
 from treadle.tracer.outside import Outside
 from treadle.tracer.randomness import RandomState
 from treadle.tracer.reads import only_read_by_trace
@@ -177,7 +177,7 @@ class _Recorder:
         snapshot = Snapshot(self.tree, self.live)
         unrepeatable = (RandomState(self.tree.generators), Moving(self.tree))
         outside = Outside(self.tree.words, generators_in(self.tree))
-        with self.restoring(snapshot, *unrepeatable), self.trace:
+        with self.restoring(snapshot, *unrepeatable, Caches(self.tree)), self.trace:
             with outside:
                 out = self.fn(*args, **kwargs)
             for seen in (*unrepeatable, outside):
@@ -191,7 +191,7 @@ class _Recorder:
             self.histories.setdefault(item.value.history, item)
 
     @contextlib.contextmanager
-    def restoring(self, *states: Snapshot | RandomState | Moving) -> Iterator[None]:
+    def restoring(self, *states: Snapshot | RandomState | Moving | Caches) -> Iterator[None]:
         grad_mode = modes.grad
         try:
             yield

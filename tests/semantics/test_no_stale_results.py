@@ -276,7 +276,15 @@ def listing(x: Tensor) -> Tensor:
     return x * (len(os.listdir(os.sep)) > 0)  # noqa: PTH208
 
 
-@pytest.mark.parametrize("f", [clock, date, reading, listing])
+def folder(x: Tensor) -> Tensor:
+    return x * (len(os.path.abspath("a")) > 0)  # noqa: PTH100
+
+
+def folder_of_a_path(x: Tensor) -> Tensor:
+    return x * (len(pathlib.Path("a").resolve().parts) > 0)
+
+
+@pytest.mark.parametrize("f", [clock, date, reading, listing, folder, folder_of_a_path])
 def test_a_clock_or_a_file_that_is_read_in_a_trace_is_warned_of_at_its_line(
     f: Callable[[Tensor], Tensor],
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -196,6 +197,29 @@ def test_a_float_that_is_stored_in_an_argument_is_a_float() -> None:
         assert jitted(state) == 0.5**n
         assert type(state["rate"]) is float and state["rate"] == 0.5**n
     assert len(jitted.specializations) == 1
+
+
+@pytest.mark.parametrize("size", [None, 2])
+@pytest.mark.parametrize("filled", [True, False])
+def test_tensors_of_a_cached_function_are_state(size: int | None, filled: bool) -> None:
+    @functools.lru_cache(maxsize=size)
+    def table(n: int) -> Any:
+        return treadle.arange(float(n)), treadle.ones(n)
+
+    @treadle.jit
+    def f(x: Any) -> Any:
+        numbers, ones = table(2)
+        return x * numbers + ones
+
+    if filled:
+        table(2)
+    for _ in range(3):
+        assert f(values(1, 2)).tolist() == [1, 3]
+        table(3)
+    assert len(f.specializations) == 1
+    table(2)[0].add_(1.0)
+    assert table(2)[0].tolist() == [1, 2]  # a traced value did not stay in the cache
+    assert f(values(1, 2)).tolist() == ([2, 5] if filled else [1, 3])
 
 
 def test_the_order_of_keys_is_that_of_plain_python() -> None:
