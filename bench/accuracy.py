@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 # Units in the last place that the compiled functions may be off, by name and dtype.
 BOUNDS: Final[dict[DType, dict[str, float]]] = {
     float32: {
-        name: 2.0 if name in ("exp", "log", "tanh", "sigmoid") else 4.0
+        name: 2.0 if name in ("exp", "log") else 3.0 if name in ("tanh", "sigmoid") else 4.0
         for name in get_args(MathName)
     },
     float64: dict.fromkeys(get_args(MathName), 4.0),
@@ -113,7 +113,8 @@ def _softplus(x: Array) -> Array:
 _REFERENCES: Final[dict[str, Callable[..., Array]]] = {
     "exp": np.exp, "expm1": np.expm1, "exp2": np.exp2, "log": np.log, "log1p": np.log1p,
     "log2": np.log2, "sin": np.sin, "cos": np.cos, "tanh": np.tanh, "sigmoid": _sigmoid,
-    "erf": _erf, "erfinv": _erfinv, "softplus": _softplus, "pow": np.power,
+    "erf": _erf, "erfc": _elementwise(math.erfc), "erfinv": _erfinv, "softplus": _softplus,
+    "pow": np.power,
 }  # fmt: skip
 
 
@@ -180,12 +181,12 @@ def ulps_double(name: str, got: Array, *xs: Array) -> Array:
 _RANGES: Final[dict[str, tuple[float, float]]] = {
     "exp": (-104, 89), "expm1": (-20, 89), "exp2": (-151, 129), "log": (0.2, 5),
     "log1p": (-1, 5), "log2": (0.2, 5), "sin": (-400, 400), "cos": (-400, 400), "tanh": (-10, 10),
-    "sigmoid": (-105, 20), "erf": (-4.2, 4.2), "erfinv": (-1, 1), "softplus": (-105, 30),
-    "pow": (0.5, 2),
+    "sigmoid": (-105, 20), "erf": (-4.2, 4.2), "erfc": (-4.2, 10.1), "erfinv": (-1, 1),
+    "softplus": (-105, 30), "pow": (0.5, 2),
 }  # fmt: skip
 _RANGES_DOUBLE: Final[dict[str, tuple[float, float]]] = {
     "exp": (-746, 710), "expm1": (-40, 710), "exp2": (-1076, 1025), "tanh": (-20, 20),
-    "sigmoid": (-746, 40), "erf": (-6.2, 6.2), "softplus": (-746, 40),
+    "sigmoid": (-746, 40), "erf": (-6.2, 6.2), "erfc": (-6.2, 27.3), "softplus": (-746, 40),
 }  # fmt: skip
 
 
@@ -231,7 +232,7 @@ def defined(name: str, *xs: Array) -> Array:
             good &= x > -1
         if name == "erfinv":
             good &= np.abs(x) < 1
-        if name in ("exp", "expm1", "exp2", "sigmoid", "softplus"):
+        if name in ("exp", "expm1", "exp2", "sigmoid", "softplus", "erfc"):
             good &= np.abs(x) < 1e4
         if name == "pow":
             exponent = xs[1].astype(np.float64)

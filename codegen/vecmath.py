@@ -11,7 +11,7 @@ from typing import Final
 
 from treadle.codegen.llvm import FunctionWriter, Val
 from treadle.codegen.vecmath_core import Maths
-from treadle.codegen.vecmath_erf import erf, erfinv
+from treadle.codegen.vecmath_erf import erf, erfc, erfinv
 from treadle.codegen.vecmath_exp import exp, exp2, expm1, sigmoid, softplus, tanh
 from treadle.codegen.vecmath_log import log, log1p, log2
 from treadle.codegen.vecmath_pow import pow_
@@ -30,6 +30,7 @@ _EMITTERS: Final[dict[MathName, Callable[..., Val]]] = {
     "tanh": tanh,
     "sigmoid": sigmoid,
     "erf": erf,
+    "erfc": erfc,
     "erfinv": erfinv,
     "softplus": softplus,
     "pow": pow_,

@@ -58,6 +58,7 @@ FLOAT64: Final = Format(
 )
 
 LOG2_E: Final = 1.4426950408889634
+LN_2: Final = 0.6931471805599453
 
 
 class Maths:
@@ -128,6 +129,18 @@ class Maths:
             total = self.muladd(total, x, c)
         return total
 
+    def short_poly(self, x: Val, square: Val, coefficients: Sequence[float]) -> Val:
+        """`poly` in pairs, (c0 + c1 x) + x^2 ((c2 + c3 x) + ..), `square` being x^2: as many
+        multiplications and half the latency, which is what binds where a chain is all there is."""
+        evens, odds = coefficients[::2], coefficients[1::2]
+        pairs = [self.muladd(x, b, self.const(a)) for a, b in zip(evens, odds, strict=False)]
+        if len(coefficients) % 2:
+            pairs.append(self.const(coefficients[-1]))
+        total = pairs.pop()
+        while pairs:
+            total = self.muladd(total, square, pairs.pop())
+        return total
+
     def nearest(self, x: Val, factor: float) -> tuple[Val, Val]:
         """(t, n): n = rint(x * factor), below 2^21; the low bits of t hold it as an integer."""
         t = self.muladd(x, factor, self.format.magic)
@@ -157,6 +170,14 @@ class Maths:
             p = self.mul(p, self.from_bits(self.w.add(part, f.one_bits)))
         return p
 
+    def scaled_down(self, p: Val, t: Val, n: Val) -> Val:
+        """`scaled` for n <= 0: without AVX-512 in four instructions instead of eight."""
+        if self._scale_instruction():
+            return self.scaled(p, t, n)
+        # 2^(n + lift) and 2^-lift are normal; only the second product can round.
+        lift = 512 if self.double else 64
+        return self.mul(self.mul(p, self.power_of_two(t, lift)), 2.0**-lift)
+
     def _scale_instruction(self) -> str:
         """AVX-512 multiplies by a power of two in one instruction, subnormal results included."""
         size = self.type.lanes * self.type.bits
@@ -181,7 +202,7 @@ class Maths:
         return s, self.sub(y, self.sub(s, x))
 
     def two_product(self, x: Val, y: Val) -> tuple[Val, Val]:
-        """(p, e): p + e is x * y exactly (no overflow, no underflow). float64 only without FMA."""
+        """(p, e): p + e is x * y exactly (no overflow, no underflow)."""
         p = self.mul(x, y)
         if self.w.target.has_fma:
             return p, self.w.fma(x, y, self.w.fneg(p))
@@ -193,5 +214,6 @@ class Maths:
 
     def _split(self, x: Val) -> tuple[Val, Val]:
         """Upper and lower half of the significant bits. (Masked: no overflow as in Veltkamp's.)"""
-        high = self.from_bits(self.w.and_(self.bits_of(x), -(1 << 27)))
+        low_bits = (self.format.mantissa + 2) // 2
+        high = self.from_bits(self.w.and_(self.bits_of(x), -(1 << low_bits)))
         return high, self.sub(x, high)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from treadle.codegen.llvm import Val
-from treadle.codegen.vecmath_core import LOG2_E, Maths
+from treadle.codegen.vecmath_core import LN_2, LOG2_E, Maths
 from treadle.codegen.vecmath_log import log1p_of_exp
 
 # (e^r - 1 - r) / r^2 on [-0.3469, 0.3469]: 6.5e-8, and 1.1e-16.
@@ -33,8 +33,8 @@ _EXP2_64: Final = (
     4.4549794711760611e-10,
 )  # fmt: skip
 
-# (tanh(sqrt z) / sqrt z - 1) / z on [0, 0.3025]: 1.3e-8.
-_TANH32: Final = (-0.333333313, 0.133331135, -0.0539094284, 0.0213093888, -0.00661022775)
+# (e^2r - 1 - 2r) / r^2.
+_EXPM1_OF_TWICE: Final = tuple(c * 2.0 ** (k + 2) for k, c in enumerate(_EXP32))
 
 
 def _reduced(m: Maths, x: Val) -> tuple[Val, Val, Val]:
@@ -50,17 +50,23 @@ def _tail(m: Maths) -> tuple[float, ...]:
 
 def exp(m: Maths, x: Val) -> Val:
     """e^x; 13 instructions for float32 on AVX-512, 20 on AVX2."""
-    return _exp_clamped(m, m.at_most(m.at_least(x, m.format.exp_low), m.format.exp_high))
+    t, n, r = _reduced(m, m.at_most(m.at_least(x, m.format.exp_low), m.format.exp_high))
+    return m.scaled(m.add(_expm1_fraction(m, r, _tail(m)), 1.0), t, n)
 
 
-def exp_of_negative(m: Maths, x: Val) -> Val:
-    """e^x for x <= 0 (or NaN)."""
-    return _exp_clamped(m, m.at_least(x, m.format.exp_low))
+def exp_of_negative(m: Maths, x: Val, rest: Val | None = None, factor: Val | None = None) -> Val:
+    """e^(x + rest) times `factor` for x <= 0 (or NaN), `rest` being less than a place of x."""
+    t, n, r = _reduced(m, m.at_least(x, m.format.exp_low))
+    r = r if rest is None else m.add(r, rest)
+    u = _expm1_fraction(m, r, _tail(m))
+    return m.scaled_down(m.add(u, 1.0) if factor is None else m.muladd(u, factor, factor), t, n)
 
 
-def _exp_clamped(m: Maths, x: Val) -> Val:
-    t, n, r = _reduced(m, x)
-    return m.scaled(m.poly(r, (1.0, 1.0, *_tail(m))), t, n)
+def _expm1_fraction(m: Maths, r: Val, tail: tuple[float, ...], slope: float = 1.0) -> Val:
+    """slope r + r^2 tail(r), where slope is 1 or 2."""
+    square = m.mul(r, r)
+    linear = r if slope == 1 else m.add(r, r)
+    return m.muladd(square, m.short_poly(r, square, tail), linear)
 
 
 def exp2(m: Maths, x: Val) -> Val:
@@ -81,7 +87,7 @@ def expm1(m: Maths, x: Val) -> Val:
     # Below the lower clamp the result rounds to -1.
     clamped = m.at_most(m.at_least(x, -40.0 if m.double else -18.0), m.format.exp_high)
     t, _, r = _reduced(m, clamped)
-    p = m.muladd(m.mul(r, r), m.poly(r, _tail(m)), r)
+    p = _expm1_fraction(m, r, _tail(m))
     half = m.power_of_two(t, -1)
     result = m.muladd(half, p, m.sub(half, 0.5))
     tiny = m.less(m.abs(x), 2.0**-54 if m.double else 2.0**-25)  # keeps -0 and subnormals
@@ -89,36 +95,43 @@ def expm1(m: Maths, x: Val) -> Val:
 
 
 def sigmoid(m: Maths, x: Val) -> Val:
-    """1 / (1 + e^-x): with e = e^-|x| and s = e / (1 + e), 1 - s for x >= 0 and e - e s below.
-
-    Below 0 that is s again, but without the rounding of 1 + e where s is small.
-    """
+    """1 / (1 + e^-x): with e = e^-|x|, 1 / (1 + e) for x >= 0 and e / (1 + e) below."""
     e = exp_of_negative(m, m.w.fneg(m.abs(x)))
-    s = m.div(e, m.add(e, 1.0))
-    whole = m.select(m.less(x, 0.0), e, 1.0)
-    return m.muladd(m.w.fneg(whole), s, whole)
+    return m.div(m.select(m.less(x, 0.0), e, 1.0), m.add(e, 1.0))
 
 
 def tanh(m: Maths, x: Val) -> Val:
-    """1 - 2 / (e^2|x| + 1) with the sign of x; near 0 a form without the cancellation."""
+    """d / (d + 2) with d = e^2|x| - 1, and the sign of x."""
     size = m.abs(x)
     # From this bound on the result rounds to 1.
     y = m.at_most(size, 20.0 if m.double else 9.5)
-    t, _, r = _reduced(m, m.add(y, y))
     if m.double:
-        small = _tanh_by_expm1(m, t, r)
-        result = m.select(m.less(size, 2.0**-28), size, small)
+        t, _, r = _reduced(m, m.add(y, y))
+        result = m.select(m.less(size, 2.0**-28), size, _tanh_by_expm1(m, t, r))
         return m.copysign(result, x)
-    e = m.mul(m.poly(r, (1.0, 1.0, *_EXP32)), m.power_of_two(t))
-    large = m.sub(m.const(1.0), m.div(m.const(2.0), m.add(e, 1.0)))
-    z = m.mul(size, size)
-    small = m.muladd(m.mul(size, z), m.poly(z, _TANH32), size)
-    return m.copysign(m.select(m.less(size, 0.55), small, large), x)
+    t, r = _half_reduced(m, y)
+    p = _expm1_fraction(m, r, _EXPM1_OF_TWICE, 2.0)
+    return m.copysign(_tanh_of(m, t, p), x)
+
+
+def _half_reduced(m: Maths, y: Val) -> tuple[Val, Val]:
+    """(t, r): y = n ln(2) / 2 + r for 0 <= y < 10; `t` holds n in its low bits.
+
+    What is lost of n ln(2) / 2, some n * 1e-9, grows no faster than its weight in tanh falls.
+    """
+    t, n = m.nearest(y, 2 * LOG2_E)
+    if m.w.target.has_fma:
+        return t, m.muladd(n, -LN_2 / 2, y)
+    r = m.muladd(n, -m.format.ln2_high / 2, y)
+    return t, m.muladd(n, -m.format.ln2_low / 2, r)
 
 
 def _tanh_by_expm1(m: Maths, t: Val, r: Val) -> Val:
-    """(e - 1) / (e + 1) from d = e - 1 = e^2x - 1: d / (d + 2)."""
-    p = m.muladd(m.mul(r, r), m.poly(r, _EXP64), r)
+    return _tanh_of(m, t, _expm1_fraction(m, r, _EXP64))
+
+
+def _tanh_of(m: Maths, t: Val, p: Val) -> Val:
+    """d / (d + 2) with d = 2^n (p + 1) - 1, where `t` holds n in its low bits."""
     scale = m.power_of_two(t)
     d = m.muladd(scale, p, m.sub(scale, 1.0))
     return m.div(d, m.add(d, 2.0))

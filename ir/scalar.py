@@ -21,7 +21,7 @@ I = TypeVar("I")  # noqa: E741  the index type, as in the formulas
 Comparison = Literal["lt", "le", "gt", "ge", "eq", "ne"]
 MathName = Literal[
     "exp", "expm1", "exp2", "log", "log1p", "log2", "sin", "cos", "tanh",
-    "sigmoid", "erf", "erfinv", "softplus", "pow",
+    "sigmoid", "erf", "erfc", "erfinv", "softplus", "pow",
 ]  # fmt: skip
 
 

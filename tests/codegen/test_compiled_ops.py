@@ -118,7 +118,8 @@ def test_a_reduction_of_an_empty_axis_is_the_identity(op_name: str) -> None:
 def test_every_op_of_the_table_is_compiled_or_claimed() -> None:
     claimed = {op.lower.name for op in OPS if isinstance(op.lower, Kernel)}
     by_passes = {"matmul", "debug_print"}
-    assert claimed <= {"cumsum", "scatter", "scatter_add", "check"} | by_passes
+    kernels = {"cumsum", "scatter", "scatter_add", "check", "attention", "attention_grad"}
+    assert claimed <= kernels | by_passes
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -135,3 +136,19 @@ def test_sums_around_whole_numbers_of_runs_hold_every_element(name: str) -> None
                 x = np.ones(size, dtype)
                 (got,) = compiled(function_of(op, attrs, (x,)), target).results(x)
                 assert got == size
+
+
+@pytest.mark.parametrize("name", TARGETS[1:])
+@pytest.mark.parametrize("approximate", [False, True])
+def test_gelu_keeps_its_digits_in_the_negative_tail(name: str, approximate: bool) -> None:
+    """The formula with 1 + erf, or 1 + tanh, is 0 from -5.5 on. What is left is the rounding of
+    the exponent, which the exponential turns into as many roundings as its size."""
+    op = get_op("gelu")
+    attrs = op.attrs(approximate=approximate)  # type: ignore[call-arg]
+    x = np.linspace(-9, -2, 64, dtype=np.float32)
+    native = compiled(function_of(op, attrs, (x,)), the_target(name))
+    (found,) = native.results(x)
+    (wanted,) = op.run_ref(attrs, (x.astype(np.float64),))
+    exponent = np.abs(np.log(np.abs(wanted)))
+    off = np.abs(found / wanted - 1)
+    assert (off <= (4 + 2 * exponent) * np.finfo(np.float32).eps).all()

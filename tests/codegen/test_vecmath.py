@@ -104,7 +104,7 @@ def _mp_value(name: str, x: float) -> float:
 _AT_INFINITY: dict[str, tuple[float, float]] = {
     "exp": (0, np.inf), "expm1": (-1, np.inf), "exp2": (0, np.inf), "log": (np.nan, np.inf),
     "log1p": (np.nan, np.inf), "log2": (np.nan, np.inf), "sin": (np.nan, np.nan),
-    "cos": (np.nan, np.nan), "tanh": (-1, 1), "sigmoid": (0, 1), "erf": (-1, 1),
+    "cos": (np.nan, np.nan), "tanh": (-1, 1), "sigmoid": (0, 1), "erf": (-1, 1), "erfc": (2, 0),
     "erfinv": (np.nan, np.nan), "softplus": (0, np.inf),
 }  # fmt: skip
 
@@ -121,6 +121,8 @@ def _expected(name: str, x: float) -> float:
         return -np.inf if x == lowest else np.nan
     if name == "erfinv" and abs(x) >= 1:
         return math.copysign(np.inf, x) if abs(x) == 1 else np.nan
+    if name == "erfc" and abs(x) > 1000:
+        return 0 if x > 0 else 2
     if name in ("exp", "exp2", "expm1") and x > 1100:
         return np.inf
     if name in ("exp", "exp2", "expm1", "softplus", "sigmoid") and x < -1100:

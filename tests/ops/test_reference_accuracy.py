@@ -29,6 +29,7 @@ FUNCTIONS: dict[str, tuple[Exact, float, float]] = {
     "sigmoid": (lambda x: 1 / (1 + mpmath.exp(-x)), -90, 40),
     "softplus": (lambda x: mpmath.log1p(mpmath.exp(x)), -90, 40),
     "erf": (mpmath.erf, -4, 4),
+    "erfc": (mpmath.erfc, -4, 26),
     "erfinv": (mpmath.erfinv, -1, 1),
     "sqrt": (mpmath.sqrt, 0, 1e30),
     "rsqrt": (lambda x: 1 / mpmath.sqrt(x), 1e-30, 1e30),

@@ -56,6 +56,7 @@ tanh = _float_function("tanh", "The hyperbolic tangent.")
 sigmoid = _float_function("sigmoid", "1 / (1 + exp(-x)).")
 softplus = _float_function("softplus", "log(1 + exp(x)).")
 erf = _float_function("erf", "The error function.")
+erfc = _float_function("erfc", "1 - erf(x), which keeps its digits for large x.")
 erfinv = _float_function("erfinv", "The inverse of erf; infinite at -1 and 1, NaN beyond.")
 silu = _float_function("silu", "x * sigmoid(x).")
 
