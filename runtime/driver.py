@@ -1,54 +1,56 @@
-"""From a traced Function to machine code: passes, memory plan, kernel plan, LLVM, load."""
+"""From a traced Function to machine code that can be called: from the disk cache, or compiled.
+
+The cache's key is taken from the trace, so that what is found there saves all passes, planning,
+emission and LLVM's work, and most of the compiler is not even imported. The trace itself, with its
+guards and the user's lines, is of this process always: stages and the places of run-time errors
+are made from it where they are asked for.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from time import perf_counter
+from typing import TYPE_CHECKING
 
-from treadle.codegen.module import emit_module
-from treadle.codegen.plan import plan_function
 from treadle.codegen.target import Target, host, named
 from treadle.ir.errors import CompileError
 from treadle.ir.graph import Function
-from treadle.passes.manager import Record, run_pipeline
-from treadle.passes.memory import plan_memory
-from treadle.passes.pipeline import pipeline
-from treadle.runtime import knobs
+from treadle.runtime import cache, knobs
+from treadle.runtime.cache_key import program_key
 from treadle.runtime.executable import NativeExecutable
 from treadle.runtime.interface import interface_of
-from treadle.runtime.native import assembly, load
-from treadle.runtime.stages import Compilation, Timing
+from treadle.runtime.native import compile_object, load_object
+from treadle.runtime.progress import progress
 from treadle.tracer.backend import CompileOptions
+
+if TYPE_CHECKING:
+    from treadle.runtime.stages import Compilation
 
 
 class NativeCompiler:
     """Implements `treadle.tracer.backend.Compiler`."""
 
     def compile(self, fn: Function, options: CompileOptions) -> NativeExecutable:
-        """Compile a TRACED Function for the target of `TREADLE_TARGET` and load it.
+        """A TRACED Function for the target of `TREADLE_TARGET`, compiled or kept, and loaded.
 
         Raises CompileError where LLVM refuses the module or the host lacks the target's
         instructions.
         """
-        started = perf_counter()
         target = chosen_target()
         if not target.runs_here():
             raise CompileError(
                 f"this machine cannot run code for {target.name} (TREADLE_TARGET); "
                 f"`treadle dump --stage asm` shows it without running"
             )
-        compilation = compile_stages(fn, options, target)
-        code = load(compilation.emitted.ir, target)
-        timings = (*compilation.timings, *(Timing(n, ms) for n, ms in code.times.items()))
-        whole = replace(compilation, timings=timings)
-        seconds = perf_counter() - started
-        return NativeExecutable(interface_of(whole), code, seconds, lambda: whole)
+        key = _key(fn, options, target)
+        found = _kept(key, fn, options, target) if key is not None else None
+        return found if found is not None else _compiled(key, fn, options, target)
 
     def differentiated(self, fn: Function) -> Function:
         """The passes up to autodiff."""
-        passes = pipeline()
-        last = next(n for n, p in enumerate(passes) if p.name == "autodiff")
-        return run_pipeline(fn, passes[: last + 1], [], verify=knobs.verify_mode())
+        from treadle.runtime.lower import differentiated
+
+        return differentiated(fn)
 
 
 def chosen_target() -> Target:
@@ -59,29 +61,49 @@ def chosen_target() -> Target:
 
 def compile_stages(fn: Function, options: CompileOptions, target: Target) -> Compilation:
     """Everything but machine code: works for any target, loads nothing."""
-    record = Record()
-    kernels = run_pipeline(fn, pipeline(), [record], verify=knobs.verify_mode())
-    timings = [Timing(s.pass_.name, s.milliseconds) for s in record.steps]
+    from treadle.runtime import lower  # what a program from the disk cache does not need
 
-    def timed(name: str, started: float) -> None:
-        timings.append(Timing(name, (perf_counter() - started) * 1e3))
+    return lower.compile_stages(fn, options, target)
 
+
+def _key(fn: Function, options: CompileOptions, target: Target) -> str | None:
+    """The program's key; None where it is not to be found or kept on disk. Who asks for each pass
+    to be verified wants the passes to run."""
+    if not cache.is_on() or knobs.verify_mode() == "all":
+        return None
+    return program_key(fn, target, options)
+
+
+def _kept(
+    key: str, fn: Function, options: CompileOptions, target: Target
+) -> NativeExecutable | None:
+    """The program from the disk cache, if it is there."""
     started = perf_counter()
-    memory = plan_memory(kernels)
-    timed("memory", started)
+    found = cache.fetch(key)
+    if found is None or found[1] is None:
+        return None
+    try:
+        code = load_object(found[0], target)
+    except CompileError:  # whole, but LLVM does not take it: compiled anew and replaced
+        return None
+    seconds = perf_counter() - started
+    return NativeExecutable(found[1], code, seconds, lambda: compile_stages(fn, options, target))
+
+
+def _compiled(
+    key: str | None, fn: Function, options: CompileOptions, target: Target
+) -> NativeExecutable:
     started = perf_counter()
-    plan = plan_function(kernels, memory, target)
-    timed("plan", started)
-    started = perf_counter()
-    emitted = emit_module(kernels, memory, plan, target, options)
-    timed("emit", started)
-    return Compilation(
-        traced=fn,
-        steps=tuple(record.steps),
-        memory=memory,
-        plan=plan,
-        emitted=emitted,
-        target=target,
-        timings=tuple(timings),
-        assembly=lambda: assembly(emitted.ir, target),
-    )
+    with progress(fn):
+        compilation = compile_stages(fn, options, target)
+        data, parsing, generating = compile_object(compilation.emitted.ir, target)
+        code = load_object(data, target, parsing, generating)
+    interface = interface_of(compilation)
+    seconds = perf_counter() - started
+    if key is not None:
+        cache.keep(key, data, interface)
+    from treadle.runtime.stages import Timing
+
+    timings = (*compilation.timings, *(Timing(n, ms) for n, ms in code.times.items()))
+    whole = replace(compilation, timings=timings)
+    return NativeExecutable(interface, code, seconds, lambda: whole)

@@ -24,8 +24,8 @@ class Interface:
     `in_place`: (param, result) pairs that share the parameter's
     buffer. `constants`: the arrays that are passed behind the results. `workspace` bytes and after
     them `scratch` bytes for each thread are what a call needs besides. `parallel`: whether more
-    than one thread can be of use. `given`: the results that callers get; what follows is shown in
-    the texts `prints`.
+    than one thread can be of use. `cycles`: about how long a run takes on one thread. `given`: the
+    results that callers get; what follows is shown in the texts `prints`.
     """
 
     entry: str
@@ -36,6 +36,7 @@ class Interface:
     workspace: int
     scratch: int
     parallel: bool
+    cycles: int
     given: int
     prints: tuple[str, ...]
 
@@ -54,6 +55,16 @@ def interface_of(compilation: Compilation) -> Interface:
         workspace=emitted.workspace,
         scratch=emitted.scratch,
         parallel=emitted.parallel,
+        cycles=sum(_cycles(k.body) for k in compilation.plan.kernels),
         given=sum(r.kind != "print" for r in fn.results),
         prints=printed_texts(fn),
     )
+
+
+_UNKNOWN = 1 << 20  # cycles of a kernel whose plan does not tell
+
+
+def _cycles(body: object) -> int:
+    """The work that the plan of a kernel states."""
+    tiling = getattr(body, "tiling", body)
+    return int(getattr(tiling, "work", _UNKNOWN))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 VerifyMode = Literal["levels", "all"]
@@ -26,7 +27,12 @@ KNOBS: tuple[Knob, ...] = (
     Knob("TREADLE_VERIFY", "levels: verify at changes of level; all: after every pass", "levels"),
     Knob("TREADLE_NUM_THREADS", "threads of compiled functions; empty: the usable cores", ""),
     Knob("TREADLE_TRACEBACK", "full: tracebacks show Treadle's own frames; user: not", "user"),
+    Knob("TREADLE_CALL_PATH", "native: calls are checked in native code; python: not", "native"),
     Knob("TREADLE_EXPLAIN", "1: a line on stderr for each recompilation; 0: none", "1"),
+    Knob("TREADLE_CACHE", "1: compiled code is kept on disk; 0: in memory only", "1"),
+    Knob("TREADLE_CACHE_DIR", "the disk cache; empty: treadle in the user's cache directory", ""),
+    Knob("TREADLE_CACHE_MB", "the room of the disk cache in MB", "512"),
+    Knob("TREADLE_PROGRESS", "1: a line on stderr for each slow compilation; 0: none", "1"),
 )
 _BY_NAME = {k.variable: k for k in KNOBS}
 _set: dict[str, str] = {}
@@ -71,6 +77,16 @@ def explains() -> bool:
     return read("TREADLE_EXPLAIN") != "0"
 
 
+def call_path() -> Literal["native", "python"]:
+    """How calls reach compiled code. Raises ValueError for another word."""
+    found = read("TREADLE_CALL_PATH")
+    if found == "native":
+        return "native"
+    if found == "python":
+        return "python"
+    raise ValueError(f"TREADLE_CALL_PATH must be native or python, found {found!r}")
+
+
 def num_threads() -> int | None:
     """The number of threads asked for, None where none is. Raises ValueError for another text."""
     text = read("TREADLE_NUM_THREADS").strip()
@@ -79,3 +95,31 @@ def num_threads() -> int | None:
     if not text.isdecimal() or not 1 <= int(text) <= 256:
         raise ValueError(f"TREADLE_NUM_THREADS must be a number from 1 to 256, found {text!r}")
     return int(text)
+
+
+def uses_cache() -> bool:
+    """Whether compiled code is kept on disk."""
+    return read("TREADLE_CACHE") != "0"
+
+
+def cache_folder() -> Path:
+    """The disk cache's directory. Raises RuntimeError where the user has no home directory."""
+    named = read("TREADLE_CACHE_DIR")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # a relative one is to be ignored, says the XDG Base Directory Specification
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "treadle"
+
+
+def cache_bytes() -> int:
+    """The room of the disk cache. Raises ValueError for something else than a number."""
+    text = read("TREADLE_CACHE_MB").strip()
+    if not text.isdecimal():
+        raise ValueError(f"TREADLE_CACHE_MB must be a whole number, found {text!r}")
+    return int(text) * 1_000_000
+
+
+def shows_progress() -> bool:
+    """Whether slow compilations are told on stderr."""
+    return read("TREADLE_PROGRESS") != "0"

@@ -100,13 +100,13 @@ class Pool:
     def __init__(self) -> None:
         from treadle.codegen.pool import PARALLEL, RESET, WORKERS, emit_pool, parking_of
         from treadle.codegen.target import host
-        from treadle.runtime.native import load
+        from treadle.runtime.kept import load_kept
 
         parking = parking_of(host())
         self.parallel = 0
         if parking is None:
             return
-        code = load(emit_pool(host(), parking), host())
+        code = load_kept(emit_pool(host(), parking), host())
         # Workers run in this code until the process ends, so it must never be released.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
         numbers = [ctypes.c_int64] * 3

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, settings
+
+# No test reads or writes the user's cache, and none is answered with code of an earlier run; tests
+# of the cache switch it on, in a directory of their own.
+os.environ["TREADLE_CACHE"] = "0"
 
 settings.register_profile(
     "suite",

@@ -12,8 +12,6 @@ Array functions carry the Array API standard's names (`treadle.exp`, `treadle.ma
 
 from pathlib import Path as _Path
 
-__version__ = "0.1.0"
-
 # From a clone's root the folder `treadle/` hides the installed package; the pipeline's other
 # folders (tracer/, ir/, ...) then lie beside it and are found through its parent.
 _root = _Path(__file__).resolve().parent.parent
@@ -48,6 +46,7 @@ from treadle.ir.types import (
     uint8,
     uint32,
 )
+from treadle.ir.version import VERSION as _VERSION
 from treadle.nn.init import manual_seed
 from treadle.runtime.threads import get_num_threads, num_threads, set_num_threads
 from treadle.tracer import api
@@ -61,6 +60,8 @@ from treadle.tracer.jit import Jitted, disable_jit, jit
 from treadle.tracer.modes import enable_grad, is_grad_enabled, no_grad
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.traceback import open_doors as _open_doors, opened as _opened, set_traceback
+
+__version__ = _VERSION
 
 __all__ = [
     "ArgumentError",

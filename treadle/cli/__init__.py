@@ -1,4 +1,4 @@
-"""The command line: `treadle demo | dump | opt | bench`.
+"""The command line: `treadle demo | dump | opt | cache | bench`.
 
 Each command is a module of this package with `add_arguments(parser)` and `run(args) -> exit code`;
 it is imported only when it is called.
@@ -36,6 +36,7 @@ COMMANDS = (
     _Command(
         "opt", "run chosen passes on an IR text file", "treadle opt --passes stabilize,dce f.ir"
     ),
+    _Command("cache", "show, check or remove the compiled code kept on disk", "treadle cache info"),
     _Command(
         "bench",
         "measure workloads beside the installed peers",
