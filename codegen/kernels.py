@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from treadle.codegen.abi import KERNEL_PARAMS, Context
+from treadle.codegen.attention import emit_attention
+from treadle.codegen.attention_grad import emit_attention_grad
 from treadle.codegen.check import emit_check
 from treadle.codegen.contract import Workplace, emit_contract
 from treadle.codegen.emission import Emission
@@ -20,6 +22,7 @@ from treadle.codegen.fused import emit_fused
 from treadle.codegen.llvm import I64, PTR, VOID, FunctionWriter, Val
 from treadle.codegen.loops import tile_bounds
 from treadle.codegen.plan import KernelPlan, TablePlan, region_of
+from treadle.codegen.plan_attention import AttentionPlan
 from treadle.codegen.plan_contract import ContractPlan
 from treadle.codegen.plan_fused import FusedPlan
 from treadle.codegen.regions import Region
@@ -55,6 +58,9 @@ def emit_kernel(
         shared_room, pool = fields.shared(), fields.pool()
         where = Workplace(plan.name, ctx, shared_room, scratch, room, tile, *pool)
         emit_contract(state, w, instr, plan.body, addresses, where)
+    elif isinstance(plan.body, AttentionPlan):
+        emit = emit_attention_grad if plan.body.backward else emit_attention
+        emit(state, w, plan.body, addresses, scratch, tile)
     elif plan.body.op == "check":
         emit_check(state, w, instr, addresses[0], addresses[1], fault)
     else:

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from treadle.codegen.plan_attention import AttentionPlan, plan_attention
 from treadle.codegen.plan_contract import ContractPlan, Variant, plan_contract
 from treadle.codegen.plan_fused import FusedPlan, plan_fused, step_work
 from treadle.codegen.plan_stream import far_results, streamed_results
@@ -66,19 +67,22 @@ class TablePlan:
         return f"table of {self.count}, lengths {lengths}, {tiles}; {self.body}"
 
 
+Body = FusedPlan | TablePlan | ContractPlan | AttentionPlan | SequentialPlan
+
+
 @dataclass(frozen=True, slots=True)
 class KernelPlan:
     """The kernel of one instruction, counted as in the Function; `lines` are the user's."""
 
     instr: int
     name: str
-    body: FusedPlan | TablePlan | ContractPlan | SequentialPlan
+    body: Body
     lines: tuple[Loc, ...]
 
     @property
     def tiles(self) -> int:
         """The pieces that may run at a time."""
-        if isinstance(self.body, (FusedPlan, ContractPlan)):
+        if isinstance(self.body, (FusedPlan, ContractPlan, AttentionPlan)):
             return self.body.tiling.count
         return self.body.tiles if isinstance(self.body, TablePlan) else 1
 
@@ -97,7 +101,7 @@ class KernelPlan:
         """Bytes of workspace that each thread uses for itself."""
         if isinstance(self.body, ContractPlan):
             return self.body.own
-        return self.body.scratch if isinstance(self.body, FusedPlan) else 0
+        return self.body.scratch if isinstance(self.body, (FusedPlan, AttentionPlan)) else 0
 
     def __str__(self) -> str:
         where = f"  ; {', '.join(map(str, self.lines))}" if self.lines else ""
@@ -143,7 +147,7 @@ def plan_function(fn: Function, memory: MemoryPlan, target: Target) -> Plan:
 
 def _plan_instr(
     instr: Instr, target: Target, tiles: set[Variant]
-) -> FusedPlan | TablePlan | ContractPlan | SequentialPlan:
+) -> Body:
     attrs = cast(Any, instr.attrs)
     if instr.op.name == "fused":
         return plan_fused(region_of(instr), target)
@@ -154,6 +158,8 @@ def _plan_instr(
         region = instr.regions[0] if instr.regions else None
         result = region.inputs[0].type if region else instr.result.type
         return plan_contract(attrs.spec, left, right, result, target, tiles, region)
+    if instr.op.name in ("attention_forward", "attention_backward"):
+        return plan_attention(instr, target)
     if instr.op.name in ("cumsum", "scatter", "scatter_add", "check"):
         return SequentialPlan(instr.op.name, tuple(a.type for a in instr.args))
     raise CompileError(f"there is no kernel for {instr.op.name}, which fusion should have wrapped")

@@ -3,7 +3,7 @@
 Names, arguments, defaults and `state_dict` keys are PyTorch's.
 """
 
-from treadle.nn import init
+from treadle.nn import functional, init
 from treadle.nn.activation import GELU, Flatten, Identity, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from treadle.nn.containers import ModuleList, Sequential
 from treadle.nn.linear import Linear
@@ -24,5 +24,6 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "functional",
     "init",
 ]

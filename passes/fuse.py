@@ -8,6 +8,7 @@
 
 What a legal region is, which code generation relies on, stands in `treadle.ir.regions`. The steps:
 
+  attention_views  the layout around attention kernels becomes part of them
   contract      matmul -> contract, with permutes and broadcasts absorbed into its spec
   fuse_shapes   reductions keep their axes; reshapes move below elementwise chains
   epilogue      elementwise consumers move into contractions
@@ -21,7 +22,7 @@ Pairs of neighbours that stayed apart are noted with the reason.
 from __future__ import annotations
 
 from treadle.ir.graph import Function, Level
-from treadle.passes import contract, epilogue, fuse_build, fuse_shapes, fuse_table
+from treadle.passes import attention_views, contract, epilogue, fuse_build, fuse_shapes, fuse_table
 from treadle.passes.fuse_regions import Growth
 from treadle.passes.manager import Pass, PassContext
 
@@ -30,6 +31,7 @@ def run(fn: Function, ctx: PassContext) -> Function:
     """`fn` at level KERNELS; as it is where it is there already."""
     if any(i.regions for i in fn.instrs):
         return fn
+    fn = attention_views.run(fn)
     fn = epilogue.run(fuse_shapes.run(contract.run(fn, ctx)), ctx)
     growth = Growth(fn)
     growth.grow()

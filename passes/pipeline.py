@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from treadle.passes import (
+    attention,
     autodiff,
     canonicalize,
     cse,
@@ -18,7 +19,9 @@ from treadle.passes.manager import Pass
 PIPELINE: tuple[Pass, ...] = (
     cse.EARLY,  # a hand-written softmax says exp(x) twice; its pattern needs one value
     stabilize.PASS,  # before autodiff: afterwards the backward pass is not finite any more
+    attention.RECOGNIZE,  # behind stabilize, which makes the softmax; before its gradient is made
     autodiff.PASS,  # on whole composites: their own derivatives are shorter and more exact
+    attention.CLAIM,  # before expand, which would write the matrix of scores out
     expand.PASS,  # what no rule has claimed becomes primitive ops
     canonicalize.PASS,  # one form for one thing, so that fold, cse and fuse see less
     fold.PASS,  # after canonicalize has brought constants together

@@ -37,7 +37,7 @@ _KERNEL_LEVEL = frozenset({"fused", "fused_table", "contract"})
 _SMOOTH_OPS = """
     neg sin cos tanh sigmoid erf softplus expm1 add sub mul sum mean var softmax log_softmax
     logsumexp layer_norm gelu silu reshape permute broadcast_to flip slice slice_update pad concat
-    gather scatter_add matmul cumsum cross_entropy const softmax_idiom
+    gather scatter_add matmul cumsum cross_entropy const softmax_idiom attention attention_idiom
 """
 _EXACT_OPS = """
     neg abs sign floor ceil trunc round sqrt relu add sub mul div maximum minimum eq ne lt le gt ge
@@ -378,6 +378,36 @@ def _softmax_idiom(d: Draft, name: str) -> Value:
         lambda: b.div(e, b.sum(e, axis)),  # another function, or no function at all
     ]
     return d.one_of(forms)()  # type: ignore[no-any-return]
+
+
+@maker("attention", "attention_grad", "attention_forward", "attention_backward")
+def _attention(d: Draft, name: str) -> Value:
+    """Of a value with itself; the kernels' ops as they stand before fusion."""
+    x = d.value(floats=True, rank=2)
+    attrs = {"scale": 0.5, "causal": d.flag()}
+    more = [x] if name == "attention_grad" else []
+    if name == "attention_backward":
+        more = [*d.b.call_multi("attention_forward", x, x, x, **attrs), x]
+    return d.one_of(d.b.call_multi(name, x, x, x, *more, **attrs))  # type: ignore[no-any-return]
+
+
+@maker("attention_idiom")
+def _attention_idiom(d: Draft, name: str) -> Value:
+    """Attention as people write it by hand, or what resembles it."""
+    x = d.value(floats=True, rank=2)
+    b = d.b
+    scores = b.matmul(x, b.transpose(x) if d.flag() else b.transpose(b.mul(x, 2)))
+    if d.flag():
+        scores = b.mul(scores, 0.5) if d.flag() else b.div(scores, 3)
+    size = x.type.static_shape[-2]
+    keep = b.le(b.iota((size, size), 1, int64), b.iota((size, size), 0, int64))
+    if d.flag():
+        scores = b.where(keep, scores, d.one_of((float("-inf"), -5.0)))
+    elif d.flag():
+        scores = b.where(keep, float("-inf"), scores)
+    weights = b.call("softmax", scores, axis=x.type.rank - d.choose(2) - 1)
+    product = b.matmul(weights, x)
+    return b.add(product, b.sum(weights, -1, keepdims=True)) if d.choose(4) == 0 else product
 
 
 # --- elementwise ops, by their type rules -------------------------------------------------------

@@ -4,6 +4,7 @@ from treadle.ir.ops import (
     activations as activations,
     arithmetic as arithmetic,
     attention as attention,
+    attention_kernels as attention_kernels,
     cast as cast,
     chain as chain,
     checks as checks,

@@ -1,0 +1,69 @@
+"""Functions of networks that are no layers, by PyTorch's names and arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.ir.errors import ArgumentError, DTypeError, ShapeError
+from treadle.ir.types import bool_, broadcast_shapes, shape_text
+from treadle.tracer import api
+from treadle.tracer.api.arguments import array_function, flag, real
+from treadle.tracer.execute import apply
+from treadle.tracer.promote import Operand, as_operand, promote
+from treadle.tracer.tensor import Tensor
+
+__all__ = ["scaled_dot_product_attention"]
+
+
+@array_function
+def scaled_dot_product_attention(
+    query: Operand,
+    key: Operand,
+    value: Operand,
+    attn_mask: Operand | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(scale query key^T, masked) value, without the matrix of weights in memory.
+
+    `query` [.., T, D], `key` [.., S, D], `value` [.., S, E], floats; their batch axes broadcast;
+    the result is [.., T, E]. `attn_mask` broadcasts to [.., T, S]: bools are True where a key takes
+    part, floats are added. `is_causal`: query t sees keys 0 to t; there is no mask then. `scale` is
+    1 / sqrt(D) unless given. A query that sees no key gets zeros.
+
+    Raises ArgumentError for a dropout other than 0, or a mask beside `is_causal`; ShapeError and
+    DTypeError for operands that do not fit.
+    """
+    if real("dropout_p", dropout_p) != 0.0:
+        raise ArgumentError(f"dropout_p must be 0: dropout is not supported, found {dropout_p!r}")
+    causal = flag("is_causal", is_causal)
+    if causal and attn_mask is not None:
+        raise ArgumentError("attn_mask must be None where is_causal is True")
+    q, k, v = promote(query, key, value, floating=True)
+    if min(q.ndim, k.ndim, v.ndim) < 2:
+        listed = ", ".join(shape_text(x.shape) for x in (q, k, v))
+        raise ShapeError(f"query, key and value need two axes or more, found {listed}")
+    mask = () if attn_mask is None else (_mask(attn_mask, q),)
+    batch = broadcast_shapes(*(x.shape[:-2] for x in (q, k, v, *mask)))
+    q, k, v = (api.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (q, k, v))
+    factor = _scale(scale, q)
+    return apply("attention", q, k, v, *mask, scale=factor, causal=causal)
+
+
+def _mask(mask: Any, q: Tensor) -> Tensor:
+    found = as_operand(mask)
+    if found.dtype != bool_ and not found.dtype.is_float:
+        raise DTypeError(f"attn_mask must be bool or float, found {found.type}")
+    return found if found.dtype == bool_ else api.astype(found, q.dtype)
+
+
+def _scale(scale: float | None, q: Tensor) -> float:
+    """The factor, as a number of q's dtype."""
+    if scale is not None:
+        found = real("scale", scale)
+    elif q.shape[-1] == 0:
+        found = 1.0
+    else:
+        found = float(q.shape[-1]) ** -0.5
+    return float(q.dtype.dtype.type(found))
