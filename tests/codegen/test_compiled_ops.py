@@ -136,3 +136,19 @@ def test_sums_around_whole_numbers_of_runs_hold_every_element(name: str) -> None
                 x = np.ones(size, dtype)
                 (got,) = compiled(function_of(op, attrs, (x,)), target).results(x)
                 assert got == size
+
+
+@pytest.mark.parametrize("name", TARGETS[1:])
+@pytest.mark.parametrize("approximate", [False, True])
+def test_gelu_keeps_its_digits_in_the_negative_tail(name: str, approximate: bool) -> None:
+    """The formula with 1 + erf, or 1 + tanh, is 0 from -5.5 on. What is left is the rounding of
+    the exponent, which the exponential turns into as many roundings as its size."""
+    op = get_op("gelu")
+    attrs = op.attrs(approximate=approximate)  # type: ignore[call-arg]
+    x = np.linspace(-9, -2, 64, dtype=np.float32)
+    native = compiled(function_of(op, attrs, (x,)), the_target(name))
+    (found,) = native.results(x)
+    (wanted,) = op.run_ref(attrs, (x.astype(np.float64),))
+    exponent = np.abs(np.log(np.abs(wanted)))
+    off = np.abs(found / wanted - 1)
+    assert (off <= (4 + 2 * exponent) * np.finfo(np.float32).eps).all()
