@@ -71,7 +71,7 @@ class Adam(Optimizer):
         if group["amsgrad"]:
             largest = state["max_exp_avg_sq"]
             largest.copy_(api.maximum(largest, square))
-        root = api.sqrt(largest) / api.sqrt(1 - beta2**count) + group["eps"]
+        root = api.sqrt(largest) / (1 - beta2**count) ** 0.5 + group["eps"]
         param.sub_(lr / (1 - beta1**count) * (mean / root))
 
 

@@ -83,6 +83,21 @@ def test_how_arguments_are_given_matters_to_a_decorator() -> None:
         np.testing.assert_array_equal(call(jitted), expected)
 
 
+def test_floats_alone_give_floats_by_operators_and_tensors_by_functions() -> None:
+    def f(a: Any, b: Any) -> Any:
+        root = treadle.sqrt(a)
+        return a * b + 1, -a, a**2, root, root * b, treadle.exp(a) + treadle.ones(2), abs(b)
+
+    jitted = treadle.jit(f)
+    for a, b in ((1.5, 2.0), (2.5, -3.0)):
+        for one, other in zip(jitted(a, b), f(a, b), strict=True):
+            assert type(one) is type(other)
+            if isinstance(one, Tensor):
+                assert (one.dtype, one.shape, one.weak) == (other.dtype, other.shape, other.weak)
+            np.testing.assert_allclose(one, other, rtol=1e-7 if isinstance(one, Tensor) else 0)
+    assert len(jitted.specializations) == 1
+
+
 @dataclasses.dataclass
 class Settings:
     """A dataclass with an attribute that is no field."""

@@ -36,7 +36,7 @@ def _named(fn: Any, name: str, doc: str) -> Any:
 
 def _float_function(op: str, doc: str) -> Unary:
     def function(x: Operand) -> Tensor:
-        return apply(op, as_float(x))
+        return apply(op, strong(as_float(x)))  # a traced float, as any float, gives float32
 
     found: Unary = _named(function, op, f"{doc} Integers become float32.")
     return found
@@ -120,7 +120,7 @@ def reciprocal(x: Operand) -> Tensor:
 
 def _float_test(op: str, doc: str) -> Unary:
     def function(x: Operand) -> Tensor:
-        return apply(op, as_float(x))
+        return apply(op, strong(as_float(x)))  # a traced float, as any float, gives float32
 
     found: Unary = _named(function, op, f"{doc} The result is bool.")
     return found
