@@ -3,10 +3,12 @@
 The entry is `i64 entry(ptr bufs, ptr fault)`: `bufs` points to an array of pointers, parameters,
 then results, then the module's constants, then the workspace, then the address of the pool's
 `treadle_parallel` (null: everything on the caller's thread) and, as an integer, the number of
-threads. The result of an in-place pair has its parameter's pointer. Data are row-major and aligned
-to their element; only the workspace is aligned to 64 bytes. The entry returns 0, or the number of
-a fault site plus one; it puts the same into the first word of `fault` when it is done, and the
-offending value into the second.
+threads; code that is compiled for a profile takes a table of time stamps behind them (`stamps`).
+
+The result of an in-place pair has its parameter's pointer. Data are row-major and aligned to their
+element; only the workspace is aligned to 64 bytes. The entry returns 0, or the number of a fault
+site plus one; it puts the same into the first word of `fault` when it is done, and the offending
+value into the second.
 
 The workspace is the memory plan's block, then the kernels' shared scratch, then their scratch for
 each thread, of as many bytes as the module says. So neither addresses nor the number of threads are
@@ -107,3 +109,7 @@ class Buffers:
         """The address of the pool's `parallel`, or null; the number of threads, as a pointer."""
         last = self.slot(Place("workspace", 0))
         return self.pointer(last + 1), self.pointer(last + 2)
+
+    def stamps(self) -> Val:
+        """The address of the table of time stamps, of code compiled for a profile."""
+        return self.pointer(self.slot(Place("workspace", 0)) + 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -12,6 +13,7 @@ from treadle.codegen.faults import step_record
 from treadle.codegen.kernels import emit_kernel, operand_count, table_columns, table_rows
 from treadle.codegen.llvm import I1, I64, PTR, VOID, FunctionWriter, Module, Val, int_const
 from treadle.codegen.plan import KernelPlan, Plan, TablePlan
+from treadle.codegen.stamps import Stamps
 from treadle.codegen.target import Target
 from treadle.ir.graph import Function, Instr, Value
 from treadle.ir.memory import MemoryPlan
@@ -29,13 +31,16 @@ class Options(Protocol):
     def reassociate(self) -> bool: ...
     @property
     def contract(self) -> bool: ...
+    @property
+    def profile(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
     """A module's text and what a call must bring: `workspace` bytes and after them `scratch` bytes
     for each thread, the arrays of `constants`, in order. `faults`: what a returned site number
-    means. `parallel`: whether more than one thread can be of use."""
+    means. `parallel`: whether more than one thread can be of use. `functions`: of each kernel, the
+    function in the module that runs it; equal kernels share one."""
 
     ir: str
     entry: str
@@ -44,6 +49,7 @@ class Emitted:
     parallel: bool
     constants: tuple[ArrayData, ...]
     faults: tuple[FaultSite, ...]
+    functions: tuple[str, ...] = ()
 
 
 def emit_module(
@@ -53,7 +59,8 @@ def emit_module(
     state = Emission(Module(target), target, options.reassociate, options.contract)
     constants = _constants(fn, memory)
     w = entry_function(state.module)
-    calls = _Calls(state, w, Buffers(w, fn, memory, len(constants)), fn, memory, plan)
+    buffers = Buffers(w, fn, memory, len(constants))
+    calls = _Calls(state, w, buffers, fn, memory, plan, options.profile)
     checked = False
     for kernel in plan.kernels:
         if kernel.instr > memory.fault_barrier and not checked:
@@ -62,13 +69,16 @@ def emit_module(
     if not checked:
         calls.check()
     calls.copies()
+    if calls.stamps is not None:
+        calls.stamps.end()
     w.store(w.int(0), w.args[1])  # done: tells a caller who was interrupted just after
     w.ret(0)
     parallel = any(k.parallel for k in plan.kernels)
     workspace = calls.scratch_at + plan.shared
     text = str(state.module)
     faults = tuple(state.faults)
-    return Emitted(text, ENTRY, workspace, plan.scratch, parallel, constants, faults)
+    functions = tuple(calls.functions)
+    return Emitted(text, ENTRY, workspace, plan.scratch, parallel, constants, faults, functions)
 
 
 def _constants(fn: Function, memory: MemoryPlan) -> tuple[ArrayData, ...]:
@@ -91,19 +101,26 @@ class _Calls:
         fn: Function,
         memory: MemoryPlan,
         plan: Plan,
+        profile: bool,
     ) -> None:
         self.state, self.w, self.buffers = state, w, buffers
+        self.functions: list[str] = []
         self.fn, self.memory, self.plan = fn, memory, plan
         self.scratch_at = -(-memory.workspace // _ALIGN) * _ALIGN
         self.fault = step_record(w)
         # One context serves all kernels: the next is filled when every tile of the last is done.
         most = max((operand_count(fn.instrs[k.instr], k) for k in plan.kernels), default=0)
-        self.ctx = Context(w, w.alloca(PTR, CONTEXT_FIELDS + most))
+        self.ctx = Context(w, w.alloca(PTR, CONTEXT_FIELDS + most + profile))
         shared = buffers.workspace(self.scratch_at)
         own = buffers.workspace(self.scratch_at + plan.shared)
         for n, field in enumerate((shared, own, self.fault, *buffers.pool())):
             w.store(field, self.ctx.address(n), align=8)
         self.slots = [self.ctx.address(CONTEXT_FIELDS + n) for n in range(most)]
+        self.stamps: Stamps | None = None
+        if profile:
+            last = CONTEXT_FIELDS + most
+            self.stamps = Stamps(state, w, plan, buffers.stamps(), self.ctx, last)
+            self.stamps.begin()
 
     def check(self) -> bool:
         """Return at once where a fault is recorded."""
@@ -127,6 +144,7 @@ class _Calls:
         """One kernel, with the user's lines above it."""
         w, instr = self.w, self.fn.instrs[kernel.instr]
         name = emit_kernel(self.state, instr, kernel, self.memory.places, self.plan.scratch)
+        self.functions.append(name)
         lines = ", ".join(str(x) for x in kernel.lines)
         w.comment(f"{kernel.name}" + (f": {lines}" if lines else ""))
         if isinstance(kernel.body, TablePlan):
@@ -135,9 +153,17 @@ class _Calls:
             operands = [self._address(v) for v in (*instr.args, *instr.results)]
         for slot, address in zip(self.slots, operands, strict=False):
             w.store(address, slot, align=8)
+        with nullcontext() if self.stamps is None else self.stamps.around(kernel):
+            self._run(name, kernel)
+
+    def _run(self, name: str, kernel: KernelPlan) -> None:
+        """All tiles of a kernel, whose operands are in the context."""
+        w = self.w
         if kernel.tiles == 1:
             w.call(name, VOID, [self.ctx.base, w.int(0), w.int(0)])
             return
+        if self.stamps is not None:
+            name = self.stamps.tile_function(name, kernel)
         fn, tiles = Val(f"@{name}", PTR), w.int(kernel.tiles)
         pool, threads = self.ctx.pool()
         run_tiles(self.state, w, pool, fn, self.ctx.base, tiles, threads)

@@ -6,11 +6,14 @@ imported when the first function is compiled.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
 
 from treadle.ir.graph import Function
 from treadle.runtime.knobs import explains, full_tracebacks
-from treadle.tracer.backend import CompileOptions, register_compiler
+from treadle.tracer.backend import CompileOptions, Profile, register_compiler
 from treadle.tracer.explain import set_explain
 from treadle.tracer.traceback import set_traceback
 
@@ -25,6 +28,18 @@ class _OnFirstUse:
         from treadle.runtime.driver import NativeCompiler
 
         return NativeCompiler().compile(fn, options)
+
+    def profile(
+        self,
+        fn: Function,
+        options: CompileOptions,
+        arrays: Sequence[npt.NDArray[Any]],
+        threads: int | None,
+        repeat: int,
+    ) -> Profile:
+        from treadle.runtime.profile import profile_function
+
+        return profile_function(fn, options, arrays, threads, repeat)
 
     def differentiated(self, fn: Function) -> Function:
         from treadle.runtime.driver import NativeCompiler

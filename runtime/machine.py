@@ -26,7 +26,7 @@ from treadle.runtime.threads import usable_cores_once
 
 _STREAM_BYTES: Final = 64 << 20  # an array, well above any cache
 # Arrays of these sizes as well: what lies in a cache is limited by that cache.
-_NEAR_BYTES: Final = (64 << 10, 512 << 10, 4 << 20)
+_NEAR_BYTES: Final = (64 << 10, 512 << 10, 4 << 20, 16 << 20)
 _CHAINS: Final = 12  # independent FMAs in flight: latency 4 times two units, and some
 _REPEATS: Final = 7
 _LOOPS: Final = ("fma_loop", "read_loop", "move_loop", "past_loop")

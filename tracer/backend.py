@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -19,10 +20,12 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class CompileOptions:
-    """What a `jit` may ask of the compiler; part of every cache key."""
+    """What may be asked of the compiler; part of every cache key. `profile`: code that writes down
+    when each kernel began and ended."""
 
     reassociate: bool = False
     contract: bool = False
+    profile: bool = False
 
 
 class Finished(Exception):
@@ -73,9 +76,43 @@ class Executable(Protocol):
         ...
 
 
+class Profile(Protocol):
+    """Where the time of a compiled function goes; prints as a table."""
+
+    @property
+    def rows(self) -> Sequence[Any]:
+        """One row a kernel, in the order in which they run."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """The least time of a whole step."""
+        ...
+
+    def to_chrome_trace(self, path: str | Path) -> None:
+        """Write the fastest step as JSON for chrome://tracing and Perfetto."""
+        ...
+
+    def roofline(self, path: str | Path) -> None:
+        """Draw the kernels below the machine's limits. Raises ImportError without matplotlib."""
+        ...
+
+
 class Compiler(Protocol):
     def compile(self, fn: Function, options: CompileOptions) -> Executable:
         """Compile a TRACED Function. Raises CompileError."""
+        ...
+
+    def profile(
+        self,
+        fn: Function,
+        options: CompileOptions,
+        arrays: Sequence[Array],
+        threads: int | None,
+        repeat: int,
+    ) -> Profile:
+        """Compile `fn` with time stamps and run it `repeat` times on copies of `arrays` (see
+        `Executable.run`), each time from the same content. Raises what a run raises."""
         ...
 
     def differentiated(self, fn: Function) -> Function:

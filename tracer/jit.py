@@ -26,7 +26,7 @@ from treadle.ir.errors import DTypeError, TraceError
 from treadle.ir.graph import Function
 from treadle.ir.types import TensorType
 from treadle.tracer import pullback
-from treadle.tracer.backend import CompileOptions, compiler
+from treadle.tracer.backend import CompileOptions, Profile, compiler
 from treadle.tracer.cell import Cell
 from treadle.tracer.errors import located_errors
 from treadle.tracer.explain import report, why
@@ -227,12 +227,7 @@ class Jitted:
             if fitting is not None:
                 return fitting[0].call(fitting[1])
             spec = self._specialize(roots)
-        found = spec.match(roots)
-        if found is None:
-            raise TraceError(
-                f"{self.where}: the guard made for this call does not hold for it: "
-                "an object that it reaches changes whenever it is read (a property, a descriptor)"
-            )
+        found = self._matched(spec, roots)
         if self.check == "eager":
             from treadle.tracer.checking import compare_with_eager  # only where it is asked for
 
@@ -243,6 +238,16 @@ class Jitted:
                 lambda: spec.call(found),
             )
         return spec.call(found)
+
+    def _matched(self, spec: Specialization, roots: Sequence[Any]) -> list[Any]:
+        """What the guard of a specialization fetched that was made for this very call."""
+        found = spec.match(roots)
+        if found is None:
+            raise TraceError(
+                f"{self.where}: the guard made for this call does not hold for it: "
+                "an object that it reaches changes whenever it is read (a property, a descriptor)"
+            )
+        return found
 
     # --- tracing -----------------------------------------------------------------------------
 
@@ -306,6 +311,28 @@ class Jitted:
                 return fitting[0]
             return self._specialize(roots)
 
+    def profile(self, *args: Any, repeat: int = 20, **kwargs: Any) -> Profile:
+        """Where the time of a call with these arguments goes, kernel by kernel.
+
+        The step is compiled once more, with time stamps, and run `repeat` times on copies of what
+        it would overwrite: nothing is changed, returned or printed. `TensorType`s may stand for
+        tensors in the arguments. An argument of the function's that is called `repeat` can be
+        given by its position only. Raises ValueError for a `repeat` below 1, TraceError inside of
+        a trace, and what a call raises.
+        """
+        if repeat < 1:
+            raise ValueError(f"repeat must be at least 1, found {repeat!r}")
+        if modes.trace is not None:
+            raise TraceError(f"{self.where}: a call cannot be profiled inside of a trace")
+        with located_errors():
+            args, kwargs = _with_stand_ins(args, kwargs)
+            roots = self._bound(args, kwargs)
+            with self._lock:
+                spec, found = self._fitting(roots) or (self._specialize(roots), None)
+            if found is None:
+                found = self._matched(spec, roots)
+            return spec.profile(found, self.options, repeat)
+
     def ir(self, stage: str = "traced", *args: Any, **kwargs: Any) -> str:
         """The program as text after the pass `stage` (also: memory, plan, llvm, asm).
 
@@ -359,6 +386,10 @@ class BoundJitted:
     def trace(self, *args: Any, **kwargs: Any) -> Function:
         """See `Jitted.trace`."""
         return self.__func__.trace(self.__self__, *args, **kwargs)
+
+    def profile(self, *args: Any, repeat: int = 20, **kwargs: Any) -> Profile:
+        """See `Jitted.profile`."""
+        return self.__func__.profile(self.__self__, *args, repeat=repeat, **kwargs)
 
     def ir(self, stage: str = "traced", *args: Any, **kwargs: Any) -> str:
         """See `Jitted.ir`."""

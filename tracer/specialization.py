@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from treadle.tracer.backend import Executable, Finished
+from treadle.tracer.backend import CompileOptions, Executable, Finished, Profile, compiler
 from treadle.tracer.cell import Cell
 from treadle.tracer.effects import replace_elements, set_attribute, set_cell, set_item
 from treadle.tracer.errors import leak_error
@@ -104,6 +104,12 @@ class Specialization:
             if outs is not None:
                 self._finish(found, outs, saved, again=True)
             raise
+
+    def profile(self, found: Sequence[Any], options: CompileOptions, repeat: int) -> Profile:
+        """Where the time of `call` goes; on copies, so that nothing is changed."""
+        arrays = [_array_of(s, found[s.position]) for s in self._sources]
+        function = self.function if self._pull is None else self._pull.forward
+        return compiler().profile(function, options, arrays, self.threads, repeat)
 
     def _finish(
         self,
