@@ -189,8 +189,9 @@ class Escapes:
             return Constant(value)
         if isinstance(value, Tensor):
             recipe = self._tensor(value, path, kind)
-            is_number = isinstance(recipe, Fresh) and value.weak and not value.requires_grad
-            return Number(recipe.position) if numbers and is_number else recipe
+            if numbers and isinstance(recipe, Fresh) and value.weak and not value.requires_grad:
+                return Number(recipe.position)
+            return recipe
         item = self._item(value)
         if item is not None and item.kind != "same":
             return Known(self.positions.of(item))
