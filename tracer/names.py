@@ -158,11 +158,13 @@ def is_user_class(cls: type[Any]) -> bool:
     return is_user_module(cls.__module__)
 
 
-def is_user_module(name: str | None) -> bool:
+def is_user_module(name: object) -> bool:
     """Whether the code of the module called `name` is followed. Functions without a module were
     made by `exec`, which the user has called."""
     if name is None:
         return True
+    if not isinstance(name, str):  # classes of C code may have a descriptor there
+        return False
     top = name.partition(".")[0]
     if top == "treadle":
         return name.startswith(_OPEN_PARTS)
@@ -173,20 +175,20 @@ def is_user_module(name: str | None) -> bool:
     return _top_is_user(top)
 
 
-def is_treadle(name: str | None) -> bool:
+def is_treadle(name: object) -> bool:
     """Whether the module called `name` is part of the package: its globals do not change."""
-    return name is not None and name.partition(".")[0] == "treadle"
+    return isinstance(name, str) and name.partition(".")[0] == "treadle"
 
 
-def holds_values(name: str | None) -> bool:
+def holds_values(name: object) -> bool:
     """Whether objects of a class of that module, which is not followed, are walked into."""
-    top = (name or "").partition(".")[0]
+    top = name.partition(".")[0] if isinstance(name, str) else ""
     return top not in _EFFECTS and top not in ("treadle", "llvmlite", "builtins", "pytest")
 
 
-def reads_attributes(name: str | None) -> bool:
+def reads_attributes(name: object) -> bool:
     """Whether the code of that module, which is not followed, may read attributes by any name."""
-    top = (name or "").partition(".")[0]
+    top = name.partition(".")[0] if isinstance(name, str) else ""
     if top in sys.stdlib_module_names:
         return top in _READ_ATTRIBUTES
     return bool(top) and top not in _OPAQUE and top != "treadle" and not is_user_module(name)

@@ -63,6 +63,7 @@ _GENERATORS: Final = (np.random.Generator, np.random.RandomState, random.Random)
 # Classes without code in Python that reads attributes of their instances.
 _NAMESPACES: Final = frozenset({("types", "SimpleNamespace"), ("argparse", "Namespace")})
 _NEUTRAL_BASES: Final = frozenset({"abc", "typing", "enum", "builtins", "contextlib", "numpy"})
+_OUTSIDE: Final = frozenset({"time", "posix", "nt", "io", "_io"})  # see treadle.tracer.outside
 # Immutable classes that a user's class may derive from: how their part of the value prints.
 _BASES: Final = (int, float, complex, str, bytes)
 
@@ -255,7 +256,7 @@ class _Walk(CodeWalk):
         for base in cls.__mro__:
             if (base.__module__, base.__name__) in _NAMESPACES:
                 return "compared"
-            neutral = base.__module__.partition(".")[0] in _NEUTRAL_BASES
+            neutral = str(base.__module__).partition(".")[0] in _NEUTRAL_BASES
             if not is_user_class(base) and not neutral:
                 return "all"
         return "named"
@@ -284,6 +285,8 @@ class _Walk(CodeWalk):
         if look is not None:
             self.inside(item, look)
             return "same"
+        if cls is BuiltinFunctionType and value.__module__ in _OUTSIDE:
+            self.note_names((value.__name__,), False)  # a clock that sits in a list is one too
         names = _PARTS.get(cls)
         if names is not None:
             return self.parts(item, value, "same", *names)

@@ -279,6 +279,13 @@ def clock(x: Tensor) -> Tensor:
     return x * (time.time() > 0)
 
 
+CLOCKS = [time.monotonic]
+
+
+def clock_in_a_list(x: Tensor) -> Tensor:
+    return x * (CLOCKS[0]() > 0)
+
+
 def date(x: Tensor) -> Tensor:
     return x * (datetime.datetime.now().year > 0)
 
@@ -299,7 +306,9 @@ def folder_of_a_path(x: Tensor) -> Tensor:
     return x * (len(pathlib.Path("a").resolve().parts) > 0)
 
 
-@pytest.mark.parametrize("f", [clock, date, reading, listing, folder, folder_of_a_path])
+@pytest.mark.parametrize(
+    "f", [clock, clock_in_a_list, date, reading, listing, folder, folder_of_a_path]
+)
 def test_a_clock_or_a_file_that_is_read_in_a_trace_is_warned_of_at_its_line(
     f: Callable[[Tensor], Tensor],
 ) -> None:
@@ -309,12 +318,19 @@ def test_a_clock_or_a_file_that_is_read_in_a_trace_is_warned_of_at_its_line(
     assert caught[0].lineno == f.__code__.co_firstlineno + 1
 
 
+def drawn_by_a_local_name() -> float:
+    import numpy.random as draws
+
+    return float(draws.rand())
+
+
 @pytest.mark.parametrize(
     "draw",
     [
         lambda: uuid.uuid4().int % 3, lambda: os.urandom(1)[0], lambda: secrets.randbelow(3),
         lambda: random.SystemRandom().random(), lambda: np.random.default_rng().normal(),
         lambda: random.random(), lambda: np.random.rand(),
+        lambda: __import__("numpy").random.rand(), lambda: drawn_by_a_local_name(),
     ],
 )  # fmt: skip
 def test_entropy_that_is_drawn_in_a_trace_is_an_error(draw: Callable[[], float]) -> None:
