@@ -6,14 +6,21 @@ imported when the first function is compiled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
 from treadle.ir.graph import Function
 from treadle.runtime.knobs import explains, full_tracebacks
-from treadle.tracer.backend import CompileOptions, Profile, register_compiler
+from treadle.tracer.backend import (
+    CompileOptions,
+    DirectCall,
+    Dispatcher,
+    Profile,
+    register_call_path,
+    register_compiler,
+)  # fmt: skip
 from treadle.tracer.explain import set_explain
 from treadle.tracer.traceback import set_traceback
 
@@ -47,6 +54,21 @@ class _OnFirstUse:
         return NativeCompiler().differentiated(fn)
 
 
+class _CallPathOnFirstUse:
+    """The native call path, imported with the compiler."""
+
+    def call(self, spec: Any, plan: Any, arguments: int) -> DirectCall | None:
+        from treadle.runtime.call import CallPath
+
+        return CallPath().call(spec, plan, arguments)
+
+    def connect(self, calls: Sequence[DirectCall]) -> tuple[Dispatcher, Callable[..., Any]] | None:
+        from treadle.runtime.call import CallPath
+
+        return CallPath().connect(calls)
+
+
 register_compiler(_OnFirstUse())
+register_call_path(_CallPathOnFirstUse())
 set_traceback("full" if full_tracebacks() else "user")
 set_explain(explains())

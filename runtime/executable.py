@@ -64,18 +64,19 @@ class NativeExecutable:
         self._stages = stages
         self._code = code  # holds the machine code for as long as this object lives
         entry_type = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
-        self._entry = entry_type(code.address(interface.entry))
+        self.entry_address = code.address(interface.entry)
+        self._entry = entry_type(self.entry_address)
         shared = {result: param for param, result in self.in_place}
         # a result's parameter where it is updated in place, else the fresh array's shape and dtype
-        self._results: tuple[int | tuple[tuple[int, ...], np.dtype[Any]], ...] = tuple(
+        self.results: tuple[int | tuple[tuple[int, ...], np.dtype[Any]], ...] = tuple(
             shared.get(n, (shape, dtype.dtype))
             for n, (shape, dtype) in enumerate(interface.results)
         )
         self._texts = interface.prints
         self._given = interface.given
         self._constants = [c.array() for c in interface.constants]
-        self._constant_pointers = [data_pointer(c) for c in self._constants]
-        count = interface.params + len(self._results) + len(self._constants) + 3
+        self.constant_pointers = [data_pointer(c) for c in self._constants]
+        count = interface.params + len(self.results) + len(self._constants) + 3
         self._buffers_type = ctypes.c_void_p * count
         self._parallel = interface.parallel
         self._blocks: list[Array] = []
@@ -98,7 +99,7 @@ class NativeExecutable:
 
     def run(self, arrays: Sequence[Array], threads: int | None = None) -> list[Array]:
         """See `treadle.tracer.backend.Executable.run`."""
-        outs = [arrays[r] if isinstance(r, int) else blocks.empty(*r) for r in self._results]
+        outs = [arrays[r] if isinstance(r, int) else blocks.empty(*r) for r in self.results]
         fault = _Fault(_NOT_RUN, 0)
         try:
             self._run(arrays, outs, fault, threads)
@@ -148,7 +149,7 @@ class NativeExecutable:
     ) -> None:
         pointers = [data_pointer(a) for a in arrays]
         pointers += [data_pointer(a) for a in outs]
-        pointers += self._constant_pointers
+        pointers += self.constant_pointers
         pointers += (data_pointer(workspace), pool().parallel if threads > 1 else 0, threads)
         if self._entry(self._buffers_type(*pointers), fault):
             site = self.compilation.emitted.faults[fault[0] - 1]

@@ -6,10 +6,10 @@ code generation or LLVM.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy.typing as npt
 
@@ -121,7 +121,57 @@ class Compiler(Protocol):
         ...
 
 
+class Miss:
+    """What a direct call gives where it has done nothing: the call has to go the long way."""
+
+    def __repr__(self) -> str:
+        return "MISS"
+
+
+MISS: Final = Miss()
+
+
+class DirectCall(Protocol):
+    """What the call path knows of one specialization."""
+
+    @property
+    def hits(self) -> int:
+        """Calls that ran without Python code."""
+        ...
+
+
+class Dispatcher(Protocol):
+    """What the call path knows of one jitted function: `calls` are tried in that order."""
+
+    calls: tuple[Any, ...]
+
+
+class CallPath(Protocol):
+    """A shorter way from a call to compiled code than through Python; it may be missing."""
+
+    def call(self, spec: Any, plan: Any, arguments: int) -> DirectCall | None:
+        """What is needed to call a specialization of so many positional arguments, guarded by
+        `plan`; None where it has to go through Python."""
+        ...
+
+    def connect(self, calls: Sequence[DirectCall]) -> tuple[Dispatcher, Callable[..., Any]] | None:
+        """A function that does what fits among `calls` for its arguments, or gives MISS, with
+        what it looks at; None where there is no such way here."""
+        ...
+
+
 _registered: list[Compiler] = []
+_paths: list[CallPath] = []
+
+
+def register_call_path(path: CallPath) -> None:
+    """Make `path` the one that jitted functions use."""
+    _paths[:] = [path]
+
+
+def call_path() -> CallPath | None:
+    """The registered call path."""
+    return _paths[0] if _paths else None
 
 
 def register_compiler(compiler: Compiler) -> None:

@@ -26,7 +26,14 @@ from treadle.ir.errors import DTypeError, TraceError
 from treadle.ir.graph import Function
 from treadle.ir.types import TensorType
 from treadle.tracer import pullback
-from treadle.tracer.backend import CompileOptions, Profile, compiler
+from treadle.tracer.backend import (
+    MISS,
+    CompileOptions,
+    Dispatcher,
+    Profile,
+    call_path,
+    compiler,
+)  # fmt: skip
 from treadle.tracer.cell import Cell
 from treadle.tracer.errors import located_errors
 from treadle.tracer.explain import report, why
@@ -48,21 +55,26 @@ MAX_SPECIALIZATIONS = 16
 on_first_call: list[Callable[[Jitted, tuple[Any, ...], dict[str, Any]], None]] = []
 
 
-class _Switches:
-    disabled = 0
+class Switches:
+    """What holds for all jitted functions: how many `disable_jit` blocks are entered."""
+
+    __slots__ = ("disabled",)
+
+    def __init__(self) -> None:
+        self.disabled = 0
 
 
-_switches = _Switches()
+switches = Switches()
 
 
 @contextlib.contextmanager
 def disable_jit() -> Iterator[None]:
     """Inside, jitted functions run as plain Python: for a debugger, or to compare."""
-    _switches.disabled += 1
+    switches.disabled += 1
     try:
         yield
     finally:
-        _switches.disabled -= 1
+        switches.disabled -= 1
 
 
 @overload
@@ -159,6 +171,9 @@ class Jitted:
         self._positional = self._parameters.positional
         self._lock = threading.RLock()
         self._called = False
+        self._dispatcher: Dispatcher | None = None
+        self._direct: Callable[..., Any] = _no_direct
+        self._connected: list[Specialization] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Jitted:
         """Itself, as a function is; of a method or a callable object, one of the copied object."""
@@ -179,7 +194,10 @@ class Jitted:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            if modes.trace is not None or _switches.disabled:
+            found: Any = self._direct(*args, **kwargs)
+            if found is not MISS:
+                return found
+            if modes.trace is not None or switches.disabled:
                 return self.__wrapped__(*args, **kwargs)
             roots: Sequence[Any] = args
             if kwargs or len(args) != self._positional:
@@ -190,6 +208,8 @@ class Jitted:
             spec, found = fitting
             if self.specializations[:1] != [spec]:  # the one used last is tried first
                 self._prefer(spec)
+            if self._connected is not self.specializations:
+                self._connect()
             return spec.call(found)
         except BaseException as error:
             leaving(error)
@@ -215,6 +235,19 @@ class Jitted:
             rest = [s for s in self.specializations if s is not spec]
             if len(rest) < len(self.specializations):  # else another thread has cleared them
                 self.specializations = [spec, *rest]
+
+    def _connect(self) -> None:
+        """Let the call path without Python know of the present specializations."""
+        with self._lock:
+            self._connected = self.specializations
+            calls = tuple(s.direct for s in self.specializations if s.direct is not None)
+            if self._dispatcher is not None:
+                self._dispatcher.calls = calls
+                return
+            path = call_path()
+            connected = path.connect(calls) if calls and path is not None else None
+            if connected is not None:
+                self._dispatcher, self._direct = connected
 
     def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         roots = self._bound(args, kwargs)
@@ -274,7 +307,9 @@ class Jitted:
         pull = pullback.plan(recording, self.options, self.threads)
         function = recording.function if pull is None else pull.forward
         executable = compiler().compile(function, self.options)
-        spec = Specialization(recording, executable, facts, modes.grad, self.threads, pull, reason)
+        spec = Specialization(
+            recording, executable, facts, modes.grad, self.threads, pull, reason, self._positional
+        )
         self.specializations = [spec, *self.specializations]
         return spec
 
@@ -360,6 +395,11 @@ class Jitted:
         """Forget all specializations, so that their code is freed."""
         with self._lock:
             self.specializations = []
+            self._connect()
+
+
+def _no_direct(*_: Any, **__: Any) -> Any:
+    return MISS
 
 
 class BoundJitted:

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from treadle.tracer.backend import CompileOptions, Executable, Finished, Profile, compiler
+from treadle.tracer.backend import (
+    CompileOptions,
+    Executable,
+    Finished,
+    Profile,
+    call_path,
+    compiler,
+)  # fmt: skip
 from treadle.tracer.cell import Cell
 from treadle.tracer.effects import replace_elements, set_attribute, set_cell, set_item
 from treadle.tracer.errors import leak_error
@@ -34,7 +41,8 @@ _sequence = itertools.count()
 class Specialization:
     """A recording, compiled. `match(roots)` gives what `call` needs, or None. `facts`
     says in words what the guard checks, `reason` why no other specialization fitted, `sequence`
-    orders specializations by age."""
+    orders specializations by age. `direct` is what the call path without Python needs, made for so
+    many positional `arguments`."""
 
     def __init__(
         self,
@@ -45,6 +53,7 @@ class Specialization:
         threads: int | None = None,
         pull: Pullback | None = None,
         reason: str = "",
+        arguments: int = -1,
     ) -> None:
         self.function = recording.function
         self.executable = executable
@@ -55,23 +64,54 @@ class Specialization:
         self.threads = threads
         self.match: Match = compile_guard(recording.plan)
         self.facts = facts
-        self.hits = 0
-        self._sources = recording.sources
-        self._output = recording.output
-        self._fresh = recording.fresh
-        self._writes = recording.writes
-        self._grads = recording.grads
+        self._calls = 0
+        self.sources = recording.sources
+        self.output = recording.output
+        self.fresh = recording.fresh
+        self.writes = recording.writes
+        self.grads = recording.grads
         self._bindings = recording.bindings
         self._types = tuple(value.type for value in self.function.outputs)
         self._copied = self._unsafe_parameters()
+        path = call_path()
+        self.direct = path.call(self, recording.plan, arguments) if path is not None else None
+
+    @property
+    def hits(self) -> int:
+        """How many calls it has served."""
+        return self._calls + self.direct_hits
+
+    @property
+    def direct_hits(self) -> int:
+        """How many of them ran without Python code."""
+        return 0 if self.direct is None else self.direct.hits
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether a call does nothing but run, write storages and `.grad`, and make tensors of its
+        own: no copies before it, no views, no assignments, no history to record."""
+        pull = self._pull
+        recorded = pull is not None and (
+            bool(pull.positions or pull.tracked) or not all(o.fresh for o in pull.dead)
+        )
+        views = any(w.view for w in self.writes) or any(f.outside is not None for f in self.fresh)
+        return not (self._copied or recorded or views or self._bindings)
+
+    def templates(self) -> list[Tensor]:
+        """Of a simple call, the tensors that it makes, over arrays without content."""
+        outs = [np.empty(t.static_shape, t.dtype.dtype) for t in self._types]
+        made = self._tensors((), outs)
+        if self._pull is not None:
+            self._pull.record((), made, None, ())
+        return made
 
     def _unsafe_parameters(self) -> frozenset[int]:
         """Parameters that the compiled code overwrites with something else than their own new
         content: others may still hold the old buffer, so that it is copied."""
-        own = {w.result: w.position for w in self._writes if not w.view}
+        own = {w.result: w.position for w in self.writes if not w.view}
         unsafe = set()
         for param, result in self.executable.in_place:
-            source = self._sources[param]
+            source = self.sources[param]
             if source.kind != "cell" or own.get(result) != source.position:
                 unsafe.add(param)
         return frozenset(unsafe)
@@ -79,19 +119,17 @@ class Specialization:
     def _own_in_place(self, found: Sequence[Any], arrays: list[Array], saved: bool) -> None:
         """Copy what the compiled code overwrites and somebody else may still read."""
         for param, _ in self.executable.in_place:
-            kept = (
-                param in self._copied or saved or found[self._sources[param].position].cell.pinned
-            )
+            kept = param in self._copied or saved or found[self.sources[param].position].cell.pinned
             if kept or not arrays[param].flags.writeable:
                 arrays[param] = arrays[param].copy()
 
     def call(self, found: Sequence[Any]) -> Any:
         """Run on what `match` gave. Raises IndexFault with all state as before."""
-        self.hits += 1
-        arrays = [_array_of(s, found[s.position]) for s in self._sources]
+        self._calls += 1
+        arrays = [_array_of(s, found[s.position]) for s in self.sources]
         saved = None
         if self._pull is not None:
-            saved = self._pull.save(found, self._sources, arrays)
+            saved = self._pull.save(found, self.sources, arrays)
         self._own_in_place(found, arrays, bool(saved))
         outs: Sequence[Array] | None = None
         try:
@@ -107,7 +145,7 @@ class Specialization:
 
     def profile(self, found: Sequence[Any], options: CompileOptions, repeat: int) -> Profile:
         """Where the time of `call` goes; on copies, so that nothing is changed."""
-        arrays = [_array_of(s, found[s.position]) for s in self._sources]
+        arrays = [_array_of(s, found[s.position]) for s in self.sources]
         function = self.function if self._pull is None else self._pull.forward
         return compiler().profile(function, options, arrays, self.threads, repeat)
 
@@ -124,7 +162,7 @@ class Specialization:
         fresh = self._tensors(found, outs)
         if self._pull is not None:
             self._pull.record(found, fresh, saved, outs[len(self._types) :])
-        for grad in self._grads:
+        for grad in self.grads:
             owner: Tensor = (fresh if grad.fresh else found)[grad.position]
             owner.history.grad = grad.recipe.build(found, fresh)
         for binding in self._bindings:
@@ -133,11 +171,11 @@ class Specialization:
                     _bind(binding, found, fresh)
             else:
                 _bind(binding, found, fresh)
-        return self._output.build(found, fresh)
+        return self.output.build(found, fresh)
 
     def _write_back(self, found: Sequence[Any], outs: Sequence[Array]) -> None:
-        loc = user_location() if self._writes else None
-        for write in self._writes:
+        loc = user_location() if self.writes else None
+        for write in self.writes:
             x: Tensor = found[write.position]
             if write.view:
                 np.copyto(numpy_view(x.cell.writable(), x.maps), outs[write.result])
@@ -150,7 +188,7 @@ class Specialization:
         cells: dict[int, Cell] = {}
         histories: dict[int, History] = {}
         made: list[Tensor] = []
-        for spec in self._fresh:
+        for spec in self.fresh:
             if spec.outside is not None:
                 made.append(_view_of(found[spec.outside], spec, histories))
                 continue

@@ -1,0 +1,550 @@
+"""From the items of a guard to the records that the native call path walks.
+
+The same checks as those of the generated Python function in `treadle.tracer.guards`, one for one,
+or stricter ones where strictness is cheaper (identity for equality): what these turn down is looked
+at again by the Python function. Some things cannot be checked without running Python code (a
+property, an array in another layout, what an opaque object prints): `guard_records` gives None for
+a guard with any of these, and its calls take the path through Python.
+
+A table is one NumPy array of words. It refers to Python objects by address, and to parts of itself;
+`Words` keeps the former alive and puts in the latter when the table is complete.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+import itertools
+import struct
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from treadle.codegen.call_table import RECORD, Op, TensorFact
+from treadle.runtime.call_layout import NotFound, objects, slot_offset, tensor_slots, words
+from treadle.tracer.guards import GuardPlan, content
+from treadle.tracer.history import History
+from treadle.tracer.items import Item
+from treadle.tracer.names import is_treadle
+from treadle.tracer.tensor import Tensor
+from treadle.tracer.walk import instance_dict
+
+# Objects of C code and their attributes that are plain fields.
+_FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {
+    types.FunctionType: ("__code__", "__globals__", "__closure__"),
+    types.MethodType: ("__self__", "__func__"),
+    types.CellType: ("cell_contents",),
+    property: ("fget",),
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    functools.partial: ("func", "args", "keywords"),
+    functools.partialmethod: (),
+}
+
+
+class Words:
+    """Memory for tables: words, some of which are addresses of objects or of other words."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+        self._words: list[int] = []
+        self._inner: list[tuple[int, int]] = []  # (where, the position whose address goes there)
+        self._known: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def object(self, x: Any) -> int:
+        """The address of an object, which is kept alive."""
+        if id(x) not in self._known:
+            self._known[id(x)] = id(x)
+            self.kept.append(x)
+        return id(x)
+
+    def reserve(self, count: int) -> int:
+        """Room for so many words, all 0; its position."""
+        position = len(self._words)
+        self._words += [0] * count
+        return position
+
+    def put(self, values: Sequence[int]) -> int:
+        """Words; their position."""
+        position = len(self._words)
+        self._words += values
+        return position
+
+    def set(self, position: int, value: int) -> None:
+        self._words[position] = value
+
+    def point(self, position: int, to: int) -> None:
+        """The word at `position` becomes the address of the word at `to`."""
+        self._inner.append((position, to))
+
+    def finish(self) -> npt.NDArray[np.int64]:
+        """The array, its inner addresses filled in."""
+        made = np.array([*self._words, 0], np.int64)
+        base = made.ctypes.data
+        for position, to in self._inner:
+            made[position] = base + 8 * to
+        return made
+
+
+@dataclass(slots=True)
+class GuardRecords:
+    """`records` and `registers`: their positions in the words; `fetched`: a register for each
+    value that the call needs."""
+
+    records: int
+    registers: int
+    arguments: int
+    fetched: list[int]
+
+
+class _NotNative(Exception):
+    """Something that only Python can check."""
+
+
+def guard_records(plan: GuardPlan, arguments: int, into: Words) -> GuardRecords | None:
+    """The guard of `plan` as records in `into`; None where it needs Python."""
+    try:
+        return _Writer(plan, arguments, into).write()
+    except (_NotNative, NotFound):
+        return None
+
+
+class _Writer:
+    """Writes records, in the order of the Python guard."""
+
+    def __init__(self, plan: GuardPlan, arguments: int, into: Words) -> None:
+        found = objects()
+        if found is None:
+            raise NotFound("the layout of objects")
+        self.layout = found
+        self.plan = plan
+        self.words = into
+        self.arguments = arguments
+        self.records: list[list[int | _Inner]] = []
+        self.registers: dict[int, int] = {}  # by item number
+        self.constants: dict[int, int] = {}  # register: address
+        self.numbers = itertools.count(arguments)
+
+    def write(self) -> GuardRecords:
+        for item in self.plan.needed():
+            self.item(item)
+        self.shared()
+        self.op(Op.END)
+        into = self.words
+        count = next(self.numbers)
+        registers = into.reserve(count)
+        for number, address in self.constants.items():
+            into.set(registers + number, address)
+        records = into.reserve(RECORD * len(self.records))
+        for n, record in enumerate(self.records):
+            for k, word in enumerate(record):
+                place = records + RECORD * n + k
+                if isinstance(word, _Inner):
+                    into.point(place, word.position)
+                else:
+                    into.set(place, word)
+        fetched = [self.registers[item.number] for item in self.plan.fetch]
+        return GuardRecords(records, registers, self.arguments, fetched)
+
+    # --- records -----------------------------------------------------------------------------
+
+    def op(self, op: Op, *operands: int | _Inner) -> None:
+        self.records.append([int(op), *operands, *[0] * (RECORD - 1 - len(operands))])
+
+    def object(self, x: Any) -> int:
+        return self.words.object(x)
+
+    def register(self, item: Item | None) -> int:
+        assert item is not None
+        return self.registers[item.number]
+
+    def fresh(self, item: Item) -> int:
+        number = self.registers[item.number] = next(self.numbers)
+        return number
+
+    def constant(self, item: Item, value: Any) -> None:
+        if isinstance(value, types.MappingProxyType):  # of a class, which keeps its dictionary
+            self.object(value)
+            (value,) = gc.get_referents(value)
+        self.constants[self.fresh(item)] = self.object(value)
+
+    # --- how things are reached --------------------------------------------------------------
+
+    def item(self, item: Item) -> None:
+        if item.kind == "absent":
+            self.absent(item)
+            return
+        self.access(item)
+        if self.plan.checked(item):
+            getattr(self, f"check_{item.kind}")(item, self.registers[item.number])
+
+    def access(self, item: Item) -> None:
+        how, key, parent = item.step.how, item.step.key, item.parent
+        if how == "root":
+            if key >= self.arguments:
+                raise _NotNative
+            self.registers[item.number] = key
+        elif how == "const":
+            self.constant(item, key)
+        elif how == "cell":
+            self.field(item, next(self.numbers), key, "cell_contents", item.value, constant=True)
+        elif how == "closure":
+            self.closure(item, key)
+        elif how == "item":
+            assert parent is not None
+            self.element(item, parent, key)
+        elif how == "attr":
+            assert parent is not None
+            self.attribute(item, parent, key)
+        elif how == "grad":
+            assert parent is not None
+            slots = tensor_slots()
+            between, x = next(self.numbers), parent.value
+            self.op(Op.SLOT, between, self.register(parent), slots.history, self.object(type(x)))
+            self.op(Op.SLOT, self.fresh(item), between, slots.grad, self.object(History))
+        elif how == "apply" and key is instance_dict and parent is not None:
+            self.dictionary(item, parent)
+        else:
+            raise _NotNative
+
+    def field(
+        self, item: Item | None, source: int, owner: Any, name: str, value: Any,
+        constant: bool = False, into: int | None = None,
+    ) -> None:  # fmt: skip
+        """A field of an object of C code, by its place in objects of that class."""
+        if constant:
+            self.constants[source] = self.object(owner)
+        if into is None:
+            assert item is not None
+            into = self.fresh(item)
+        offset = _field_offset(owner, name, value)
+        self.op(Op.SLOT, into, source, offset, self.object(type(owner)))
+
+    def closure(self, item: Item, number: int) -> None:
+        parent = item.parent
+        assert parent is not None
+        fn = parent.value
+        cells, cell = next(self.numbers), next(self.numbers)
+        self.field(None, self.register(parent), fn, "__closure__", fn.__closure__, into=cells)
+        self.op(Op.TUPLE, cell, cells, number, self.object(tuple))
+        owner = fn.__closure__[number]
+        self.field(item, cell, owner, "cell_contents", item.value)
+
+    def element(self, item: Item, parent: Item, key: Any) -> None:
+        source, value = self.register(parent), parent.value
+        if isinstance(value, types.MappingProxyType):
+            self.op(Op.DICT, self.fresh(item), source, *self.key(key), self.object(dict))
+            return
+        cls = self.object(type(value))
+        if isinstance(value, dict) and type(value).__getitem__ is dict.__getitem__:
+            self.op(Op.DICT, self.fresh(item), source, *self.key(key), cls)
+        elif isinstance(value, list) and type(value).__getitem__ is list.__getitem__:
+            self.op(Op.LIST, self.fresh(item), source, key, cls)
+        elif isinstance(value, tuple) and type(value).__getitem__ is tuple.__getitem__:
+            self.op(Op.TUPLE, self.fresh(item), source, key, cls)
+        else:
+            raise _NotNative
+
+    def key(self, key: Any) -> tuple[int, int]:
+        """A key and its hash: what is looked up by them cannot run Python code where the class
+        compares by identity or in C."""
+        own = type(key)
+        plain = own in (str, int, bool, float, type(None))
+        if not plain and _found(own, "__hash__") not in _BY_IDENTITY:
+            raise _NotNative
+        return self.object(key), hash(key)
+
+    def attribute(self, item: Item, parent: Item, name: str) -> None:
+        owner = _value(parent)
+        cls = type(owner)
+        if name != "__dict__" and cls in _FIELDS:
+            self.field(item, self.register(parent), owner, name, item.value)
+            return
+        if _found(cls, "__getattribute__") is not vars(object)["__getattribute__"]:
+            raise _NotNative
+        if name == "__dict__":
+            self.dictionary(item, parent)
+            return
+        found = _found(cls, name)
+        there = 0 if found is None else self.object(found)
+        self.op(Op.LOOKED_UP, self.object(cls), self.object(name), there)
+        if isinstance(found, types.MemberDescriptorType):
+            offset = slot_offset(found, owner, item.value)
+            self.op(Op.SLOT, self.fresh(item), self.register(parent), offset, self.object(cls))
+            return
+        own = getattr(owner, "__dict__", {})
+        if hasattr(type(found), "__set__") or own.get(name) is not item.value:
+            raise _NotNative
+        inside = self.dictionary(None, parent, own)
+        self.op(Op.DICT, self.fresh(item), inside, *self.key(name), self.object(dict))
+
+    def dictionary(self, item: Item | None, parent: Item, own: Any = None) -> int:
+        """The attributes of an instance; their register."""
+        owner = _value(parent)
+        if not _has_plain_dict(owner, own if item is None else item.value):
+            raise _NotNative
+        into = next(self.numbers) if item is None else self.fresh(item)
+        self.op(Op.ATTRIBUTES, into, self.register(parent), 0, self.object(type(owner)))
+        return into
+
+    def absent(self, item: Item) -> None:
+        how, key, parent = item.step.how, item.step.key, item.parent
+        if how == "cell":
+            cell = next(self.numbers)
+            self.constants[cell] = self.object(key)
+            self.op(Op.EMPTY, cell, cell, _contents_offset(), self.object(types.CellType))
+        elif how == "item" and parent is not None and isinstance(parent.value, _DICTS):
+            proxy = isinstance(parent.value, types.MappingProxyType)
+            register = self.register(parent)
+            cls = self.object(dict if proxy else type(parent.value))
+            self.op(Op.ABSENT, 0, register, *self.key(key), cls)
+        else:
+            raise _NotNative
+
+    # --- all together ------------------------------------------------------------------------
+
+    def shared(self) -> None:
+        """Storages that were one must be one, and those that were several, several."""
+        first: dict[int, Item] = {}
+        slots = tensor_slots()
+        cells: dict[int, int] = {}
+
+        def cell_of(item: Item) -> int:
+            if item.number not in cells:
+                cells[item.number] = next(self.numbers)
+                owner = self.object(type(item.value))
+                self.op(Op.SLOT, cells[item.number], self.register(item), slots.cell, owner)
+            return cells[item.number]
+
+        for item in self.plan.needed():
+            if item.kind == "tensor" and self.plan.checked(item):
+                other = first.setdefault(id(item.value.cell), item)
+                if other is not item:
+                    self.op(Op.ALIAS, cell_of(item), cell_of(other))
+        apart = list({id(i.value.cell): i for i in self.plan.apart}.values())
+        if len(apart) > 1:
+            bits = (2 * len(apart)).bit_length()
+            numbers = self.words.put([self.register(item) for item in apart])
+            table = self.words.reserve(1 << bits)
+            self.op(Op.APART, len(apart), _Inner(numbers), _Inner(table), bits)
+
+    # --- one check a kind --------------------------------------------------------------------
+
+    def check_tensor(self, item: Item, r: int) -> None:
+        x: Tensor = item.value
+        history, type_ = x.history, x.type
+        full = x.weak or history.requires_grad
+        fact = [0] * TensorFact.SIZE
+        fact[TensorFact.CLASS] = self.object(type(x))
+        fact[TensorFact.TYPE] = self.object(type_)
+        fact[TensorFact.DTYPE] = self.object(type_.dtype)
+        fact[TensorFact.RANK] = type_.rank
+        if item.number not in self.plan.any_view:
+            fact[TensorFact.MAPS] = self.object(x.maps) if x.maps else 1
+        fact[TensorFact.FLAGS] = int(full)
+        for field, value in (
+            (TensorFact.WEAK, x.weak), (TensorFact.REQUIRES_GRAD, history.requires_grad),
+            (TensorFact.LEAF, history.leaf), (TensorFact.DEPTH, history.depth),
+            (TensorFact.VARIABLE, history.variable),
+        ):  # fmt: skip
+            fact[field] = self.object(value)
+        if history.variable:
+            fact[TensorFact.OPEN] = self.object(history.open)
+        sizes = self.words.put(type_.static_shape)
+        position = self.words.put(fact)
+        self.words.point(position + TensorFact.SHAPE, sizes)
+        self.op(Op.TENSOR, r, _Inner(position))
+
+    def check_array(self, item: Item, r: int) -> None:
+        x: npt.NDArray[Any] = item.value
+        if type(x) is not np.ndarray or x.dtype.hasobject:
+            raise _NotNative
+        sizes = self.words.put(x.shape)
+        cls, dtype = self.object(np.ndarray), self.object(x.dtype)
+        self.op(Op.ARRAY, r, cls, dtype, _Inner(sizes), x.ndim)
+        if self.plan.checks_content(item):
+            if x.nbytes > _COMPARED:
+                raise _NotNative
+            data = np.frombuffer(content(x) or b"\0", np.uint8)
+            self.object(data)
+            self.op(Op.BYTES, r, x.nbytes, data.ctypes.data)
+
+    def check_input(self, item: Item, r: int) -> None:
+        self.exactly(item.value, r)
+
+    def check_scalar(self, item: Item, r: int) -> None:
+        x = item.value
+        if x is None or x is True or x is False:
+            self.op(Op.IS, r, self.object(x))
+        elif type(x) is float:
+            self.op(Op.FLOAT, r, struct.unpack("q", struct.pack("d", x))[0])
+        else:
+            self.op(Op.EQUAL, r, self.object(x), self.object(type(x)))
+
+    def check_value(self, item: Item, r: int) -> None:
+        self.op(Op.IS, r, self.object(item.value))
+
+    def check_data(self, item: Item, r: int) -> None:
+        raise _NotNative
+
+    def check_list(self, item: Item, r: int) -> None:
+        self.exactly(item.value, r)
+        if type(item.value).__len__ not in (list.__len__, tuple.__len__):
+            raise _NotNative
+        self.op(Op.SIZE, r, self.layout.size, len(item.value))
+
+    check_tuple = check_deque = check_list
+
+    def check_dict(self, item: Item, r: int) -> None:
+        self.exactly(item.value, r)
+        self.keys(item.value, r)
+
+    def keys(self, value: dict[Any, Any], r: int) -> None:
+        if type(value).__iter__ is not dict.__iter__:
+            raise _NotNative  # an OrderedDict has an order of its own
+        keys = [self.object(key) for key in value]
+        self.op(Op.KEYS, r, len(keys), _Inner(self.words.put(keys)))
+
+    def check_set(self, item: Item, r: int) -> None:
+        """The same elements in the same order. Of others than an empty set, only as they are."""
+        self.exactly(item.value, r)
+        if item.value or type(item.value) not in (set, frozenset):
+            raise _NotNative
+        self.op(Op.EMPTY_SET, r)
+
+    def check_tree(self, item: Item, r: int) -> None:
+        self.exactly(item.value, r)
+        if any(child.step.how == "part" for child in item.children):
+            raise _NotNative
+
+    def check_object(self, item: Item, r: int) -> None:
+        self.exactly(item.value, r)
+
+    check_method = check_partial = check_object
+
+    def exactly(self, x: Any, r: int) -> None:
+        self.op(Op.TYPE, r, self.object(type(x)))
+
+    def check_attrs(self, item: Item, r: int) -> None:
+        self.keys(item.value, r)
+
+    def check_names(self, item: Item, r: int) -> None:
+        cls = item.owner
+        if cls is None or is_treadle(cls.__module__):
+            return
+        self.op(Op.COUNT, r, len(item.value))
+        if len(cls.__mro__) > 2:
+            order, owner = next(self.numbers), next(self.numbers)
+            self.constants[owner] = self.object(cls)
+            offset = slot_offset(vars(type)["__mro__"], cls, cls.__mro__)
+            self.op(Op.SLOT, order, owner, offset, self.object(type(cls)))
+            self.op(Op.IS, order, self.object(cls.__mro__))
+
+    def check_open(self, item: Item, r: int) -> None:
+        """It leads on."""
+
+    def check_function(self, item: Item, r: int) -> None:
+        fn = item.value
+        for name in ("__code__", "__globals__"):
+            found, known = next(self.numbers), getattr(fn, name)
+            self.field(None, r, fn, name, known, into=found)
+            self.op(Op.IS, found, self.object(known))
+            if item.step.how == "const":
+                break
+
+    def check_same(self, item: Item, r: int) -> None:
+        self.op(Op.IS, r, self.object(item.value))
+
+    def check_alias(self, item: Item, r: int) -> None:
+        self.op(Op.ALIAS, r, self.register(item.of))
+
+
+_BY_IDENTITY: Final = (vars(object)["__hash__"], vars(Tensor)["__hash__"])
+_DICTS: Final = (dict, types.MappingProxyType)
+_COMPARED: Final = 1 << 20  # bytes of an array's content that are kept to compare with
+
+
+@dataclass(frozen=True, slots=True)
+class _Inner:
+    """The address of a position in the words."""
+
+    position: int
+
+
+def _field_offset(owner: Any, name: str, value: Any) -> int:
+    """Where an object of C code keeps one of its attributes."""
+    if type(owner) is types.CellType:
+        offset = _contents_offset()
+    elif type(owner) is types.FunctionType:
+        offset = _function_offset(name)
+    elif name in _FIELDS.get(type(owner), ()):
+        return slot_offset(getattr(type(owner), name), owner, value)
+    else:
+        raise _NotNative
+    if words(owner, type(owner).__basicsize__)[offset // 8] != id(value):
+        raise NotFound(name)
+    return offset
+
+
+@functools.cache
+def _contents_offset() -> int:
+    return _one_place([types.CellType(object()) for _ in range(2)], lambda c: c.cell_contents)
+
+
+@functools.cache
+def _function_offset(name: str) -> int:
+    def made(n: int) -> Any:
+        scope: dict[str, Any] = {}
+        exec(f"def outer(x):\n    def f(): return x, {n}\n    return f\n", scope)
+        return scope["outer"](n)
+
+    return _one_place([made(1), made(2)], lambda f: getattr(f, name))
+
+
+def _one_place(owners: Sequence[Any], get: Any) -> int:
+    """The only place at which each owner holds what `get` gives."""
+    found: set[int] | None = None
+    for owner in owners:
+        held = id(get(owner))
+        memory = words(owner, type(owner).__basicsize__)
+        here = {8 * n for n, w in enumerate(memory) if n > 1 and w == held}
+        found = here if found is None else found & here
+    if found is None or len(found) != 1:
+        raise NotFound("a field")
+    return found.pop()
+
+
+def _found(cls: type[Any], name: str) -> Any:
+    """What the class finds under `name`, the first in the order of its bases; None: nothing."""
+    for base in cls.__mro__:
+        if name in vars(base):
+            return vars(base)[name]
+    return None
+
+
+def _value(item: Item) -> Any:
+    """The object of an item; of a descriptor that leads on, it is not kept."""
+    if item.kind == "open" and item.value is None and item.parent is not None:
+        return item.parent.value[item.step.key]
+    return item.value
+
+
+def _has_plain_dict(owner: Any, own: Any) -> bool:
+    """Whether `own` is the dictionary that the object itself keeps its attributes in."""
+    cls = type(owner)
+    if not any(type(vars(base).get("__dict__")) in _DICT_FIELDS for base in cls.__mro__):
+        return False
+    read = ctypes.pythonapi.PyObject_GenericGetDict
+    read.argtypes, read.restype = (ctypes.py_object, ctypes.c_void_p), ctypes.py_object
+    return read(owner, None) is own
+
+
+_DICT_FIELDS: Final = (types.GetSetDescriptorType, types.MemberDescriptorType)
