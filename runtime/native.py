@@ -108,6 +108,14 @@ class NativeCode:
             self.close()
 
 
+def versions() -> tuple[str, str]:
+    """Those of llvmlite and LLVM. Raises ImportError or OSError where they do not load."""
+    import llvmlite
+    import llvmlite.binding as llvm
+
+    return llvmlite.__version__, ".".join(map(str, llvm.llvm_version_info))
+
+
 def compiling() -> threading.RLock:
     """The lock that whoever compiles holds, and that no fork leaves taken: a context manager."""
     return _LOCK

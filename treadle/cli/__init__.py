@@ -1,4 +1,4 @@
-"""The command line: `treadle demo | dump | opt | cache | bench`.
+"""The command line: `treadle demo | dump | opt | cache | profile | doctor | bench`.
 
 Each command is a module of this package with `add_arguments(parser)` and `run(args) -> exit code`;
 it is imported only when it is called.
@@ -37,6 +37,16 @@ COMMANDS = (
         "opt", "run chosen passes on an IR text file", "treadle opt --passes stabilize,dce f.ir"
     ),
     _Command("cache", "show, check or remove the compiled code kept on disk", "treadle cache info"),
+    _Command(
+        "profile",
+        "show where the time of a jitted function of a script goes",
+        "treadle profile train.py:step --roofline step.png",
+    ),
+    _Command(
+        "doctor",
+        "show what this machine and this installation can do, and what is amiss",
+        "treadle doctor",
+    ),
     _Command(
         "bench",
         "measure workloads beside the installed peers",

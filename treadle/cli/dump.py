@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from treadle.cli.mistake import Mistake, unknown
 from treadle.cli.output import FORMATS, read_functions, render
-from treadle.cli.script import trace_script
+from treadle.cli.script import script_and_function, trace_script
 from treadle.codegen.target import Target
 from treadle.ir.errors import TreadleError
 from treadle.ir.graph import Function
@@ -59,14 +58,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _function(file: str, types: str | None) -> Function:
-    script, _, name = file.rpartition(":")
-    if not script or name.startswith(("/", "\\")):  # no function; a drive letter is none
-        script, name = file, ""
-    if not script.endswith(".ir"):
-        return trace_script(Path(script), name or None, types)
+    script, name = script_and_function(file)
+    if script.suffix != ".ir":
+        return trace_script(script, name, types)
     if types is not None:
         raise Mistake("an .ir file has its types: leave --args out")
-    functions = {fn.name: fn for fn in read_functions(script)}
+    functions = {fn.name: fn for fn in read_functions(str(script))}
     if name and name not in functions:
         raise unknown("function", name, functions, f" in {script}")
     if not name and len(functions) > 1:

@@ -1,10 +1,10 @@
-"""A function of a user's script, traced: with given argument types, or at its first call."""
+"""A function of a user's script, looked at: with given argument types, or at its first call."""
 
 from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -27,22 +27,43 @@ class _Stop(BaseException):
     """Ends the script when the wanted function is called; not an Exception, so that no handler of
     the script's catches it."""
 
-    def __init__(self, fn: Function) -> None:
-        self.fn = fn
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+
+# A look at a call: the jitted function, its arguments.
+Look = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+def script_and_function(text: str) -> tuple[Path, str | None]:
+    """`FILE[:FUNCTION]` in its two pieces; a drive letter is no file."""
+    script, _, name = text.rpartition(":")
+    if not script or name.startswith(("/", "\\")):
+        return Path(text), None
+    return Path(script), name or None
 
 
 def trace_script(script: Path, name: str | None, types: str | None) -> Function:
-    """The traced function `name` of `script` (default: the first that is called).
+    """The traced function `name` of `script`; see `look_at_script`."""
+    found: Function = look_at_script(
+        script, name, types, lambda fn, args, kwargs: fn.trace(*args, **kwargs)
+    )
+    return found
+
+
+def look_at_script(script: Path, name: str | None, types: str | None, look: Look) -> Any:
+    """What `look` finds in a call of the function `name` of `script` (default: the first that is
+    called).
 
     With `types` (text such as `f32[32, 64], i64[32]`) the script is imported, as a module that is
-    not `__main__`, and the function is traced with arguments of these types; else the script runs
+    not `__main__`, and the call is one with arguments of these types; else the script runs
     until the function's first call and stops there. Raises Mistake where there is no such file or
-    function, ScriptError where the script fails, and what the trace raises.
+    function, ScriptError where the script fails, and what `look` raises.
     """
     if not script.is_file():
         raise Mistake(f"there is no file {script}")
     if types is None:
-        return _until_first_call(script, name)
+        return _until_first_call(script, name, look)
     if name is None:
         raise Mistake("--args needs a function: FILE:FUNCTION")
     arguments = parse_arguments(types, "--args")
@@ -50,26 +71,25 @@ def trace_script(script: Path, name: str | None, types: str | None) -> Function:
         namespace = _run(script, _IMPORTED)
     function = _find(namespace, name, script)
     with _readable_failures(script):
-        traced = function if hasattr(type(function), "__treadle_jit__") else jit(function)
-        found: Function = traced.trace(*arguments)
-    return found
+        jitted = function if hasattr(type(function), "__treadle_jit__") else jit(function)
+        return look(jitted, tuple(arguments), {})
 
 
-def _until_first_call(script: Path, name: str | None) -> Function:
+def _until_first_call(script: Path, name: str | None, look: Look) -> Any:
     called: list[str] = []
 
     def stop(function: Jitted, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names = (function.__name__, getattr(function, "__qualname__", function.__name__))
         called.append(names[0])
         if name is None or name in names:
-            raise _Stop(function.trace(*args, **kwargs))
+            raise _Stop(look(function, args, kwargs))
 
     on_first_call.append(stop)
     try:
         with _readable_failures(script):
             _run(script, "__main__")
     except _Stop as stopped:
-        return stopped.fn
+        return stopped.found
     finally:
         on_first_call.remove(stop)
     if name is None or not called:
