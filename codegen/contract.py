@@ -150,8 +150,8 @@ def _frame(state: Emission, w: FunctionWriter, plan: ContractPlan, at: Workplace
         return Frame.new(w, len(plan.loops))
     if plan.spread:
         return new_frame(state, w, plan, at.shared, at.scratch, at.room)
-    edge = plan.own - plan.edge_bytes
-    return new_frame(state, w, plan, at.scratch, w.gep(at.scratch, edge), 0)
+    own = w.gep(at.scratch, plan.packing.shared_bytes)
+    return new_frame(state, w, plan, at.scratch, own, 0)
 
 
 def _around(

@@ -18,6 +18,17 @@ from dataclasses import dataclass
 from math import prod
 from typing import Final, Literal
 
+from treadle.codegen.plan_blocks import (
+    ALIGN,
+    COPYING,
+    TURNING,
+    Blocks,
+    Packing,
+    even,
+    packing,
+    plan_blocks,
+    up,
+)
 from treadle.codegen.plan_epilogue import joins_freely, plan_epilogue
 from treadle.codegen.plan_fused import FusedPlan
 from treadle.codegen.plan_tiles import GRAIN, Tiling, tiles_for, tiling, whole
@@ -25,14 +36,7 @@ from treadle.codegen.target import Target
 from treadle.ir.graph import Function
 from treadle.ir.types import DType, TensorType
 
-ALIGN: Final = 64
-_ROWS: Final = 4096  # rows of the left operand that are packed at a time
-_SMALL: Final = 8192  # products below which packing costs more than it saves
-_L2_PANEL: Final = 192 << 10  # bytes of the packed left block: a part of the L2 cache
-_NC: Final = 2048
-
-_TURNING: Final = 0.9  # cycles to pack an element of an operand that is contiguous along k
-_PACKING: Final = 0.4  # the same, contiguous along the other letter
+_SMALL: Final = 8192  # products below which gathering costs more than it saves
 
 Kind = Literal["zero", "simple", "dots", "packed"]
 Variant = tuple[int, int]  # rows and vectors of a register tile
@@ -52,31 +56,6 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
-    """How a packed product is cut: `rows` x `kc` and `kc` x `nc` are packed at a time, in pieces of
-    `bm` rows and `bn` columns; `bm` x `bn` of the result is a tile."""
-
-    rows: int
-    nc: int
-    kc: int
-    bm: int
-    bn: int
-
-    def __str__(self) -> str:
-        return f"blocks m {self.rows} n {self.nc} k {self.kc}, pieces of {self.bm} x {self.bn}"
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """Where things lie in the memory for packing: bytes of the right block's start and of both
-    blocks; elements from one group of left panels to the next."""
-
-    right: int
-    total: int
-    group: int
-
-
-@dataclass(frozen=True, slots=True)
 class ContractPlan:
     """One contraction.
 
@@ -84,8 +63,8 @@ class ContractPlan:
     product of m x k and k x n; `sums` are summed letters besides k, whose products are added to
     the result. `kind`: `zero` (an empty sum), `simple` (plain loops, any dtype), `dots` (`mr` x
     `nr` dot products at a time of operands that are contiguous along k), `packed` (register tiles
-    of `mr` x `nr`; `direct`: whole panels of the right operand are read where they lie). `lanes`:
-    vector width along n. `epilogue`: the loops that finish a piece of the product.
+    of `mr` x `nr` in `blocks`, of panels that lie as in `packing`). `lanes`: vector width along n.
+    `epilogue`: the loops that finish a piece of the product.
 
     `tiling` cuts `loops` (and m, but for `packed`) into tiles; or `spread` says that each product
     runs in tiles. `shared`: bytes of packing that all threads share; `own`: bytes that each one
@@ -104,7 +83,7 @@ class ContractPlan:
     mr: int
     nr: int
     blocks: Blocks
-    direct: bool
+    packing: Packing
     size: int
     tiling: Tiling
     spread: bool
@@ -117,11 +96,6 @@ class ContractPlan:
         """Do the result's neighbours lie along m, so that the epilogue's vectors run along it?"""
         return self.m.c == 1 and self.n.c != 1
 
-    @property
-    def edge_bytes(self) -> int:
-        """Bytes of one tile, for the result's edges."""
-        return _up(self.mr * self.nr * self.dtype.itemsize, ALIGN)
-
     def __str__(self) -> str:
         shape = f"{self.m.size} x {self.k.size} by {self.k.size} x {self.n.size}"
         around = prod(x.size for x in (*self.loops, *self.sums))
@@ -133,10 +107,9 @@ class ContractPlan:
         if self.kind == "dots":
             text += f", {self.mr} x {self.nr} at a time in blocks of k {self.blocks.kc}"
         if self.kind == "packed":
-            how = "read in place" if self.direct else "packed"
             text += (
-                f", registers {self.mr} x {self.nr}, {self.blocks}, right operand {how}, "
-                f"{self.shared or self.own} bytes of packing"
+                f", registers {self.mr} x {self.nr}, {self.blocks}, {self.shared} bytes shared, "
+                f"{self.own} a thread"
             )
         if self.epilogue is not None:
             text += f", epilogue in {self.epilogue.lanes} lanes, tail {self.epilogue.tail}"
@@ -183,27 +156,30 @@ def plan_contract(
         sizes = (*(x.size for x in loops), m.size)
         step = max(mr, width) if kind == "dots" else 4
         cut = whole(sizes, 0) if kind == "zero" else tiling(sizes, (*[1] * len(loops), step), work)
-        kc = _even(k.size, width * (256 if dtype.itemsize == 4 else 192)) if kind == "dots" else 0
+        kc = even(k.size, width * (256 if dtype.itemsize == 4 else 192)) if kind == "dots" else 0
         return ContractPlan(
-            dtype, kind, swapped, loops, sums, m, n, k, lanes, mr, nr, Blocks(0, 0, kc, 0, 0),
-            False, size, cut, False, 0, 0, epilogue,
+            dtype, kind, swapped, loops, sums, m, n, k, lanes, mr, nr,
+            Blocks(0, 0, kc, 0, 0, 0, False, False), Packing(0, 0, 0, 0, 0, 0), size, cut,
+            False, 0, 0, epilogue,
         )  # fmt: skip
     mr, vectors = _tile(m.size, n.size, target, width, used)
     used.add((mr, vectors))
     nr = vectors * width
-    direct = n.b == 1 and m.size <= 4 * max(mr, 8)
     each = m.size * n.size * k.size // (2 * width) + m.size * k.size + n.size * k.size
     cut = tiling([x.size for x in loops], [1] * len(loops), around * each)
     spread = cut.count < 4 and tiles_for(each) > 1
     if spread:
         cut = whole([x.size for x in loops], around * each)
-    kc = _even(k.size, 320 if dtype.itemsize == 4 else 224)
-    blocks = _blocks(m.size, n.size, kc, mr, nr, dtype, tiles_for(each) if spread else 1)
-    edge = _up(mr * nr * dtype.itemsize, ALIGN)
-    packed = packing(blocks, mr, nr, width, dtype).total
+    blocks = plan_blocks(
+        (m.size, n.size, k.size), (mr, nr), width, dtype, tiles_for(each) if spread else 1,
+        n.b == 1, k.a == 1,
+    )  # fmt: skip
+    place = packing(blocks, m.size, n.size, mr, nr, width, dtype)
+    own = place.own_bytes + up(mr * nr * dtype.itemsize, ALIGN)
+    shared = place.shared_bytes
     return ContractPlan(
-        dtype, kind, swapped, loops, sums, m, n, k, lanes, mr, nr, blocks, direct, size, cut,
-        spread, packed if spread else 0, edge if spread else packed + edge, epilogue,
+        dtype, kind, swapped, loops, sums, m, n, k, lanes, mr, nr, blocks, place, size, cut,
+        spread, shared if spread else 0, own if spread else shared + own, epilogue,
     )  # fmt: skip
 
 
@@ -246,47 +222,8 @@ def _dots_cycles(m: Axis, n: Axis, k: Axis, width: int, target: Target) -> float
 
 def _packed_cycles(m: Axis, n: Axis, k: Axis) -> float:
     """Beyond those of the multiplications: packing both operands."""
-    each = [_TURNING if step == 1 else _PACKING for step in (k.a, k.b)]
+    each = [TURNING if step == 1 else COPYING for step in (k.a, k.b)]
     return k.size * (m.size * each[0] + n.size * each[1])
-
-
-def packing(blocks: Blocks, mr: int, nr: int, width: int, dtype: DType) -> Packing:
-    """The left block in groups of `bm` rows, whose last store may run over by a vector, then the
-    right block."""
-    group = blocks.bm * blocks.kc + max(width, ALIGN // dtype.itemsize)
-    right = _up(-(-blocks.rows // blocks.bm) * group * dtype.itemsize, ALIGN)
-    columns = _up((_up(blocks.nc, nr) * blocks.kc + width) * dtype.itemsize, ALIGN)
-    return Packing(right, right + columns, group)
-
-
-def _blocks(m: int, n: int, kc: int, mr: int, nr: int, dtype: DType, tiles: int) -> Blocks:
-    """Blocks, and pieces of them: at least `tiles`, of which 2, 4 or 8 threads get like shares;
-    rows of a piece fit the L2 cache. Larger pieces use what they have read more often."""
-    rows, nc = min(_up(m, mr), _ROWS // mr * mr), min(_up(n, nr), _NC)
-    down, across = -(-min(m, rows) // mr), -(-min(n, nc) // nr)
-    most = max(_L2_PANEL // (kc * dtype.itemsize) // mr, 1)
-    best: tuple[float, int, int] | None = None
-    for count_m in _counts(down):
-        bm = -(-down // count_m)
-        if bm > most and bm > 1:
-            continue
-        for count_n in _counts(across):
-            bn = -(-across // count_n)
-            found = -(-down // bm) * -(-across // bn)
-            idle = sum(-(-found // p) * p * bm * bn / (down * across) for p in (1, 2, 4, 8)) / 4
-            few = 1.0 if found >= tiles else tiles / found
-            cost = idle * (1 + 0.2 / bm + 0.1 / bn) * few
-            if best is None or cost < best[0]:
-                best = cost, bm, bn
-    assert best is not None
-    _, bm, bn = best
-    return Blocks(rows, nc, kc, bm * mr, bn * nr)
-
-
-def _counts(units: int) -> list[int]:
-    """Numbers of pieces worth trying: small ones, then powers of two and what lies between."""
-    tried = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-    return [c for c in tried if c <= units]
 
 
 def _is_small(m: Axis, n: Axis, k: Axis) -> bool:
@@ -311,16 +248,6 @@ def _tile(m: int, n: int, target: Target, width: int, used: set[Variant]) -> Var
         return -(-m // rows) * -(-n // (vectors * width)) * step * known
 
     return min(options, key=cycles)
-
-
-def _even(total: int, limit: int) -> int:
-    """The size of equal blocks of at most `limit`."""
-    blocks = -(-total // limit)
-    return -(-total // blocks)
-
-
-def _up(value: int, step: int) -> int:
-    return -(-value // step) * step
 
 
 # --- letters ---------------------------------------------------------------------------------

@@ -1,34 +1,40 @@
-"""The blocked product of two matrices: packed panels, register tiles, and tiles for threads.
+"""The blocked product of two matrices: gathered panels, register tiles, and tiles for threads.
 
 One set of functions for each dtype of a module; a product is a frame of numbers in memory that they
 read, so that code does not grow with the number of products:
 
-    for each nc columns, for each kc of k, for each block of rows:
-        pack      the left block (bm rows a tile) and, once, the right block (bn columns a tile)
-        multiply  bm x bn a tile: for each panel of columns, for each panel of rows: tile (and
-                  edge); after the last of k the panel's epilogue
+    for each nc columns, for each kb of k:
+        gather    once for all tiles: the right operand, bn columns a tile, and a left one whose
+                  rows more than one tile needs, bm rows a tile
+        multiply  bm x bn a tile: for each kc of k: gather the left rows, unless that is done; for
+                  each panel of columns, for each panel of rows: tile (and edge); after the last of
+                  k the epilogue
 
-`pack` and `multiply` each run in tiles, on the pool if they are given one: no two tiles of one
-write to the same memory, and `multiply` begins when all is packed. The order of additions into an
-element is that of k, whatever the tiles.
+`gather` and `multiply` each run in tiles, on the pool if they are given one: no two tiles of one
+write to the same memory, and `multiply` begins when all is gathered. All of k that the right
+operand's memory has room for runs within one tile, so that its part of the result stays with one
+core. The order of additions into an element is that of k, whatever the tiles.
 """
 
 from __future__ import annotations
 
 from treadle.codegen.abi import KERNEL_PARAMS
 from treadle.codegen.emission import Emission, run_tiles
+from treadle.codegen.gather import strided_gather
 from treadle.codegen.llvm import I1, I64, PTR, VOID, FunctionWriter, Type, Val, register_type
-from treadle.codegen.plan_contract import ContractPlan, packing
-from treadle.codegen.tiles import edge_function, pack_function, tile_function
+from treadle.codegen.plan_contract import ContractPlan
+from treadle.codegen.tiles import edge_function, tile_function
 from treadle.ir.types import DType
 
 # The frame: what a product is, then the block that is being worked on.
-_POINTERS = ("a", "b", "c", "left", "right", "edge", "tile", "epilogue", "ctx")
-_NUMBERS = (
-    "m", "n", "k", "a_m", "a_k", "b_k", "b_n", "c_m", "c_n", "rows", "nc", "kc", "mr", "nr",
-    "bm", "bn", "group", "room", "direct", "add", "last",
+_POINTERS = (
+    "a", "b", "c", "left", "right", "edge", "tile", "gather_a", "gather_b", "epilogue", "ctx",
 )  # fmt: skip
-_BLOCK = ("jc", "nn", "pc", "kk", "ic", "mm", "going_on", "lefts")
+_NUMBERS = (
+    "m", "n", "k", "a_m", "a_k", "b_k", "b_n", "c_m", "c_n", "nc", "kb", "kc", "mr", "nr", "bm",
+    "bn", "strip", "group", "left_block", "right_block", "room", "direct", "own", "add", "last",
+)  # fmt: skip
+_BLOCK = ("jc", "nn", "pc", "kk", "going_on", "lefts")
 _FIELDS = {name: n for n, name in enumerate((*_POINTERS, *_NUMBERS, *_BLOCK))}
 
 
@@ -63,23 +69,30 @@ class Frame:
 
 
 def new_frame(
-    state: Emission, w: FunctionWriter, plan: ContractPlan, packed: Val, edges: Val, room: int
+    state: Emission, w: FunctionWriter, plan: ContractPlan, shared: Val, own: Val, room: int
 ) -> Frame:
     """A frame with all that does not differ between the products of one contraction.
 
-    `packed`: where both operands are packed; `edges`: where the first thread's tile at the result's
-    edges lies, `room` bytes before the next one's.
+    `shared`: memory for what is gathered once; `own`: the first thread's memory, `room` bytes
+    before the next one's.
     """
     frame = Frame.new(w, len(plan.loops))
-    where = packing(plan.blocks, plan.mr, plan.nr, state.target.lanes(plan.dtype), plan.dtype)
-    frame.set("left", packed)
-    frame.set("right", w.gep(packed, where.right))
-    frame.set("edge", edges)
-    frame.set("tile", Val(f"@{tile_function(state, plan.dtype, plan.mr, plan.nr)}", PTR))
-    m, n, k, blocks = plan.m, plan.n, plan.k, plan.blocks
+    m, n, k, blocks, where = plan.m, plan.n, plan.k, plan.blocks, plan.packing
+    gather = Val(f"@{strided_gather(state, plan.dtype)}", PTR)
+    pointers = {
+        "left": own if blocks.own else w.gep(shared, where.right_bytes),
+        "right": shared,
+        "edge": w.gep(own, where.own_bytes),
+        "tile": Val(f"@{tile_function(state, plan.dtype, plan.mr, plan.nr)}", PTR),
+        "gather_a": gather,
+        "gather_b": gather,
+    }
+    for name, address in pointers.items():
+        frame.set(name, address)
     numbers = (
-        m.size, n.size, k.size, m.a, k.a, k.b, n.b, m.c, n.c, blocks.rows, blocks.nc, blocks.kc,
-        plan.mr, plan.nr, blocks.bm, blocks.bn, where.group, room, int(plan.direct),
+        m.size, n.size, k.size, m.a, k.a, k.b, n.b, m.c, n.c, blocks.nc, blocks.kb, blocks.kc,
+        plan.mr, plan.nr, blocks.bm, blocks.bn, blocks.strip, where.group, where.left_block,
+        where.right_block, room, int(blocks.direct), int(blocks.own),
     )  # fmt: skip
     for name, value in zip(_NUMBERS, numbers, strict=False):
         frame.set(name, w.int(value))
@@ -98,26 +111,27 @@ class _Product:
         self.state, self.dtype = state, dtype
         self.elem = register_type(dtype)
         self.edge_name = edge_function(state, dtype)
-        self.pack_name = pack_function(state, dtype)
+        self.gather_name, self.multiply_name = (
+            f"{what}_tile_{dtype.short}" for what in ("gather", "multiply")
+        )
 
     # --- the loops over blocks ---------------------------------------------------------------
 
     def write(self, name: str) -> None:
-        self.write_pack(f"pack_tile_{self.dtype.short}")
-        self.write_multiply(f"multiply_tile_{self.dtype.short}")
+        self.write_gather(self.gather_name)
+        self.write_multiply(self.multiply_name)
         params: list[tuple[Type, str]] = [(PTR, "frame"), (PTR, "pool"), (I64, "threads")]
         w = self.state.module.function(name, VOID, params, internal=True)
         f = Frame(w, w.args[0])
-        n, nc, k, kc, m, rows = map(f.get, ("n", "nc", "k", "kc", "m", "rows"))
+        n, nc, k, kb = map(f.get, ("n", "nc", "k", "kb"))
+        f.set("lefts", _count(w, f.get("m"), f.get("bm")))
         with w.loop(0, _count(w, n, nc), label="jc") as j:
             self._set_block(f, ("jc", "nn"), w.mul(j, nc), n, nc)
-            with w.loop(0, _count(w, k, kc), label="pc") as p:
-                self._set_block(f, ("pc", "kk"), w.mul(p, kc), k, kc)
+            with w.loop(0, _count(w, k, kb), label="pc") as p:
+                self._set_block(f, ("pc", "kk"), w.mul(p, kb), k, kb)
                 later = w.cast("zext", w.icmp("sgt", p, 0), I64)
                 f.set("going_on", w.or_(f.get("add"), later))
-                with w.loop(0, _count(w, m, rows), label="ic") as i:
-                    self._set_block(f, ("ic", "mm"), w.mul(i, rows), m, rows)
-                    self._run(f, i)
+                self._run(f)
         w.ret()
 
     def _set_block(
@@ -127,18 +141,20 @@ class _Product:
         f.set(names[0], start)
         f.set(names[1], w.binary("llvm.smin", w.sub(total, start), size))
 
-    def _run(self, f: Frame, i: Val) -> None:
-        """Both regions for one block. The right operand is packed with the first block of rows."""
+    def _run(self, f: Frame) -> None:
+        """Both regions for one block."""
         w = f.w
-        lefts = _count(w, f.get("mm"), f.get("bm"))
-        f.set("lefts", lefts)
-        columns, nn = f.get("bn"), f.get("nn")
-        rights = w.select(w.icmp("eq", i, 0), _count(w, w.sub(nn, self._in_place(f)), columns), 0)
         _, pool, threads = w.args
-        pack, multiply = (Val(f"@{k}_tile_{self.dtype.short}", PTR) for k in ("pack", "multiply"))
-        run_tiles(self.state, w, pool, pack, f.base, w.add(lefts, rights), threads)
+        lefts, columns, nn = f.get("lefts"), f.get("bn"), f.get("nn")
+        blocks = _count(w, f.get("kk"), f.get("kc"))
+        gathers = w.mul(blocks, w.add(self._lefts(f), self._rights(f)))
+        with w.if_(w.icmp("sgt", gathers, 0), "gather"):
+            gather = Val(f"@{self.gather_name}", PTR)
+            run_tiles(self.state, w, pool, gather, f.base, gathers, threads)
         tiles = w.mul(lefts, _count(w, nn, columns))
-        run_tiles(self.state, w, pool, multiply, f.base, tiles, threads)
+        run_tiles(
+            self.state, w, pool, Val(f"@{self.multiply_name}", PTR), f.base, tiles, threads
+        )  # fmt: skip
 
     def _in_place(self, f: Frame) -> Val:
         """How many columns of the block are read where they lie: whole panels, or none."""
@@ -147,41 +163,62 @@ class _Product:
         whole = w.mul(w.sdiv(f.get("nn"), nr), nr)
         return w.select(w.icmp("ne", f.get("direct"), 0), whole, 0)
 
-    # --- packing -----------------------------------------------------------------------------
+    def _lefts(self, f: Frame) -> Val:
+        """How many pieces of each block of k of the left operand are gathered once."""
+        return f.w.select(f.w.icmp("eq", f.get("own"), 0), f.get("lefts"), 0)
 
-    def write_pack(self, name: str) -> None:
-        """One tile: `bm` rows of the left block, or `bn` columns of the right one."""
+    def _rights(self, f: Frame) -> Val:
+        """The same of the right one."""
+        return _count(f.w, f.w.sub(f.get("nn"), self._in_place(f)), f.get("bn"))
+
+    def _block_of_k(self, f: Frame, number: Val) -> tuple[Val, Val]:
+        """Where a block of `kc` begins, from `pc` on, and how long it is."""
+        w, kc = f.w, f.get("kc")
+        start = w.mul(number, kc)
+        return start, w.binary("llvm.smin", w.sub(f.get("kk"), start), kc)
+
+    # --- gathering ---------------------------------------------------------------------------
+
+    def write_gather(self, name: str) -> None:
+        """One tile: for one block of k `bm` rows of the left operand or `bn` columns of the right
+        one."""
         w = self.state.module.function(name, VOID, KERNEL_PARAMS, internal=True)
         f, tile = Frame(w, w.args[0]), w.args[1]
-        lefts = f.get("lefts")
-        is_left = w.icmp("slt", tile, lefts)
+        lefts, rights = self._lefts(f), self._rights(f)
+        each = w.add(lefts, rights)
+        number, piece = w.udiv(tile, each), w.urem(tile, each)
+        start, ks = self._block_of_k(f, number)
         left, right = w.new_block("left"), w.new_block("right")
-        w.cond_br(is_left, left, right)
+        w.cond_br(w.icmp("slt", piece, lefts), left, right)
         w.start(left)
-        self._pack_left(f, tile)
+        self._gather_left(f, piece, start, ks, self._shared_left(f, piece, number))
         w.ret()
         w.start(right)
-        self._pack_right(f, w.sub(tile, lefts))
+        first = w.mul(w.sub(piece, lefts), f.get("bn"))
+        at = w.add(self._in_place(f), first)
+        columns = w.binary("llvm.smin", w.sub(f.get("nn"), at), f.get("bn"))
+        to = self._at(w, f.get("right"), (number, f.get("right_block")), (first, ks))
+        self._gather(f, "b", to, w.add(f.get("jc"), at), columns, w.add(f.get("pc"), start), ks)
         w.ret()
 
-    def _pack_left(self, f: Frame, tile: Val) -> None:
-        """Groups of panels lie `group` apart, since a panel's last store may run over its end."""
-        w = f.w
-        first = w.mul(tile, f.get("bm"))
-        rows = w.binary("llvm.smin", w.sub(f.get("mm"), first), f.get("bm"))
-        a_m, a_k = f.get("a_m"), f.get("a_k")
-        source = self._at(w, f.get("a"), (w.add(f.get("ic"), first), a_m), (f.get("pc"), a_k))
-        to = self._at(w, f.get("left"), (tile, f.get("group")))
-        w.call(self.pack_name, VOID, [source, to, rows, f.get("kk"), a_m, a_k, f.get("mr")])
+    def _shared_left(self, f: Frame, piece: Val, number: Val) -> Val:
+        """Pieces of rows lie `group` apart, since the last store of one may run over its end."""
+        offsets = (number, f.get("left_block")), (piece, f.get("group"))
+        return self._at(f.w, f.get("left"), *offsets)
 
-    def _pack_right(self, f: Frame, tile: Val) -> None:
+    def _gather_left(self, f: Frame, piece: Val, start: Val, ks: Val, to: Val) -> None:
         w = f.w
-        first = w.add(self._in_place(f), w.mul(tile, f.get("bn")))
-        columns = w.binary("llvm.smin", w.sub(f.get("nn"), first), f.get("bn"))
-        b_k, b_n, kk = f.get("b_k"), f.get("b_n"), f.get("kk")
-        source = self._at(w, f.get("b"), (f.get("pc"), b_k), (w.add(f.get("jc"), first), b_n))
-        to = self._at(w, f.get("right"), (first, kk))
-        w.call(self.pack_name, VOID, [source, to, columns, kk, b_n, b_k, f.get("nr")])
+        first = w.mul(piece, f.get("bm"))
+        rows = w.binary("llvm.smin", w.sub(f.get("m"), first), f.get("bm"))
+        self._gather(f, "a", to, first, rows, w.add(f.get("pc"), start), ks)
+
+    def _gather(
+        self, f: Frame, operand: str, to: Val, first: Val, rows: Val, k: Val, ks: Val
+    ) -> None:
+        steps = ("a_m", "a_k", "mr") if operand == "a" else ("b_n", "b_k", "nr")
+        source, function = f.get(operand), f.get(f"gather_{operand}")
+        args = (f.base, source, to, first, rows, k, ks, *map(f.get, steps))
+        f.w.effect(f"call void {function.ref}({', '.join(map(str, args))})")
 
     # --- multiplying -------------------------------------------------------------------------
 
@@ -189,27 +226,51 @@ class _Product:
         """One tile: `bm` x `bn` of the result. Tiles side by side share their right panels."""
         w = self.state.module.function(name, VOID, KERNEL_PARAMS, internal=True)
         f, tile, slot = Frame(w, w.args[0]), w.args[1], w.args[2]
-        lefts, bm, bn, mr, nr, kk = map(f.get, ("lefts", "bm", "bn", "mr", "nr", "kk"))
-        group, first = w.urem(tile, lefts), w.mul(w.udiv(tile, lefts), bn)
-        row = w.mul(group, bm)
-        left = self._at(w, f.get("left"), (group, f.get("group")))
-        mm = w.binary("llvm.smin", w.sub(f.get("mm"), row), bm)
+        lefts, bm, bn = map(f.get, ("lefts", "bm", "bn"))
+        piece, first = w.urem(tile, lefts), w.mul(w.udiv(tile, lefts), bn)
+        row = w.mul(piece, bm)
+        mm = w.binary("llvm.smin", w.sub(f.get("m"), row), bm)
         last = w.binary("llvm.smin", w.add(first, bn), f.get("nn"))
-        b_k, b_n, c_m, c_n = map(f.get, ("b_k", "b_n", "c_m", "c_n"))
-        b = self._at(w, f.get("b"), (f.get("pc"), b_k), (f.get("jc"), b_n))
-        c = self._at(w, f.get("c"), (w.add(f.get("ic"), row), c_m), (f.get("jc"), c_n))
-        edge = w.gep(f.get("edge"), w.mul(slot, f.get("room")))
-        micro, packed, in_place = f.get("tile"), f.get("right"), self._in_place(f)
-        add = w.icmp("ne", f.get("going_on"), 0)
+        skip = w.mul(slot, f.get("room"))
+        mine, edge = w.gep(f.get("left"), skip), w.gep(f.get("edge"), skip)
+        own = w.icmp("ne", f.get("own"), 0)
+        blocks = _count(w, f.get("kk"), f.get("kc"))
+        with w.loop(0, blocks, label="block") as number:
+            start, ks = self._block_of_k(f, number)
+            left = w.select(own, mine, self._shared_left(f, piece, number))
+            with w.if_(own, "gather"):
+                self._gather_left(f, piece, start, ks, left)
+            is_last = w.icmp("eq", number, w.sub(blocks, 1))
+            later = w.icmp("sgt", number, 0)
+            add = w.or_(w.icmp("ne", f.get("going_on"), 0), later)
+            self._multiply(
+                f, (row, mm, first, last), (number, start, ks), left, edge, add,
+                w.and_(is_last, self._is_ready(f)),
+            )  # fmt: skip
+        w.ret()
+
+    def _multiply(
+        self, f: Frame, bounds: tuple[Val, Val, Val, Val], block: tuple[Val, Val, Val], left: Val,
+        edge: Val, add: Val, ready: Val,
+    ) -> None:  # fmt: skip
+        """The tile's rows and columns for one block of k. `ready`: what has been added is all."""
+        w = f.w
+        row, mm, first, last = bounds
+        number, start, ks = block
+        mr, nr, b_k, b_n, c_m, c_n = map(f.get, ("mr", "nr", "b_k", "b_n", "c_m", "c_n"))
+        jc = f.get("jc")
+        b = self._at(w, f.get("b"), (w.add(f.get("pc"), start), b_k), (jc, b_n))
+        c = self._at(w, f.get("c"), (row, c_m), (jc, c_n))
+        micro, in_place, strip = f.get("tile"), self._in_place(f), f.get("strip")
+        packed = self._at(w, f.get("right"), (number, f.get("right_block")))
         unit = w.icmp("eq", c_n, 1)
-        ready = self._is_ready(f)
-        row, jc = w.add(f.get("ic"), row), f.get("jc")
         panels = _count(w, w.sub(last, first), nr)
         with w.loop(0, panels, label="jr") as j:
             jb = w.add(first, w.mul(j, nr))
             columns = w.binary("llvm.smin", w.sub(last, jb), nr)
             lies = w.icmp("slt", jb, in_place)
-            right = w.select(lies, self._at(w, b, (jb, b_n)), self._at(w, packed, (jb, kk)))
+            there = self._at(w, packed, (w.sub(jb, in_place), ks))
+            right = w.select(lies, self._at(w, b, (jb, b_n)), there)
             step = w.select(lies, b_k, nr)
             full = w.and_(w.icmp("eq", columns, nr), unit)
             with w.loop(0, _count(w, mm, mr), label="ir") as i:
@@ -218,21 +279,23 @@ class _Product:
                 here = self._at(w, c, (ib, c_m), (jb, c_n))
                 inside = w.and_(full, w.icmp("eq", rows, mr))
                 args = [
-                    self._at(w, left, (ib, kk)), right, step, w.select(inside, here, edge),
-                    w.select(inside, c_m, nr), kk, w.and_(inside, add),
+                    self._at(w, left, (ib, ks)), right, step, w.select(inside, here, edge),
+                    w.select(inside, c_m, nr), ks, w.and_(inside, add),
                 ]  # fmt: skip
                 w.effect(f"call void {micro.ref}({', '.join(map(str, args))})")
                 with w.if_(w.not_(inside), "over"):
                     w.call(self.edge_name, VOID, [edge, nr, here, rows, columns, c_m, c_n, add])
-            with w.if_(ready, "finish"):
-                at = w.add(jc, jb)
-                ends = [row, w.add(row, mm), at, w.add(at, columns)]
-                listed = ", ".join(map(str, (f.base, *ends)))
-                w.effect(f"call void {f.get('epilogue').ref}({listed})")
-        w.ret()
+            with w.if_(ready, "ready"):
+                done = w.urem(j, strip)  # panels before this one that are not finished
+                ends = w.icmp("eq", w.add(j, 1), panels)
+                with w.if_(w.or_(ends, w.icmp("eq", w.add(done, 1), strip)), "finish"):
+                    at = w.sub(w.add(jc, jb), w.mul(done, nr))
+                    over = w.add(w.add(jc, jb), columns)
+                    listed = ", ".join(map(str, (f.base, row, w.add(row, mm), at, over)))
+                    w.effect(f"call void {f.get('epilogue').ref}({listed})")
 
     def _is_ready(self, f: Frame) -> Val:
-        """Is the tile complete with this block of k, and something to be done with it?"""
+        """Is the product complete with these `kb` of k, and something to be done with it?"""
         w = f.w
         done = w.icmp("eq", w.add(f.get("pc"), f.get("kk")), f.get("k"))
         is_last = w.icmp("ne", f.get("last"), 0)

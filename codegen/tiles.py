@@ -1,33 +1,39 @@
 """The three pieces of the contraction engine:
 
-    pack   copies a block of an operand into panels of R rows, `[row / R][k][R]`, padded with zeros
+    pack   copies rows of an operand into panels of R rows, `[row / R][k][R]`
     tile   the micro-kernel: an mr x nr tile of the result in registers, one loop over k
     edge   copies the valid part of a tile that hangs over the result's edge
 
 A module holds `tile` once for each register tile, the others once for each dtype: their sizes are
-arguments, which costs their loops little and saves 30 ms of compilation for each register tile.
+arguments, which costs their loops little and saves compilation for each register tile.
 
-An operand is a pointer and two steps (in elements), so a transposed one needs no code of its own.
-A convolution or another source of panels would be another `pack`.
+Rows that the last panel lacks are copies of others, or zeros: they end in rows or columns of a tile
+that nobody stores. Nothing is read that is not the operand's; a store may run over the end of the
+panels by less than a vector.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from treadle.codegen.emission import Emission
 from treadle.codegen.llvm import (
     I1,
+    I32,
     I64,
     PTR,
     VOID,
     FunctionWriter,
     Type,
     Val,
+    int_const,
     register_type,
     vec,
 )
 from treadle.ir.types import DType
+
+_LINE: Final = 64  # bytes of a cache line
 
 
 def zero(type: Type) -> Val:
@@ -61,6 +67,12 @@ def _write_tile(state: Emission, name: str, dtype: DType, mr: int, nr: int) -> N
     width = state.target.lanes(dtype)
     vectors = nr // width
     row = vec(elem, width)
+    # The result's lines come while the loop runs; a tile's rows are too far apart for the hardware
+    # to foresee (2048 x 2048: 4 %).
+    line = _LINE // dtype.itemsize
+    how = [int_const(x, I32) for x in (1, 3, 1)]  # to write, in all caches, data
+    for place in _row_places(w, c, c_step, mr, -(-nr // line), line, elem):
+        w.external("llvm.prefetch.p0", VOID, (place, *how))
     with w.carry(0, k, 1, [a, b, *[zero(row)] * (mr * vectors)], "k") as loop:
         at_a, at_b, *sums = loop.carried
         right = [w.load(row, w.gep(at_b, v * width, elem)) for v in range(vectors)]
@@ -162,13 +174,13 @@ def _edge_vectors(
 
 
 def pack_function(state: Emission, dtype: DType) -> str:
-    """`pack(from, to, rows, ks, row_step, k_step, panel)`: rows in panels of `panel`, the last one
-    padded with zeros. A store may run over the end of the panels by less than a vector."""
+    """`pack(from, to, rows, ks, row_step, k_step, panel)`: what begins at `from`, in panels of
+    `panel` rows."""
     return state.once(f"pack_{dtype.short}", lambda name: _Pack(state, name, dtype).write())
 
 
 class _Pack:
-    """Writes `pack`. Its paths: rows that are neighbours in memory, ks that are, anything else."""
+    """Writes it. Its paths: rows that are neighbours in memory, ks that are, anything else."""
 
     def __init__(self, state: Emission, name: str, dtype: DType) -> None:
         names = ("rows", "ks", "row_step", "k_step", "panel")
@@ -186,58 +198,99 @@ class _Pack:
         w, panel = self.w, self.panel
         count = w.sdiv(w.sub(w.add(self.rows, panel), 1), panel)
         unit_row, unit_k = w.icmp("eq", self.row_step, 1), w.icmp("eq", self.k_step, 1)
+        turns = w.and_(unit_k, w.icmp("sge", self.ks, self.width))
         with w.loop(0, count, label="panel") as p:
             first = w.mul(p, panel)
             here = self._at(self.source, first, self.row_step)
             there = self._at(self.to, first, self.ks)
             valid = w.binary("llvm.smin", w.sub(self.rows, first), panel)
-
-            def by_ks() -> Sequence[Val]:
-                return w.branch(
-                    unit_k, lambda: [self._turn(here, there)], lambda: [w.int(0)], "unit_k"
-                )
-
-            def whole() -> Sequence[Val]:
-                return w.branch(unit_row, lambda: [self._copy(here, there)], by_ks, "unit_row")
-
-            is_whole = w.icmp("eq", valid, panel)
-            (done,) = w.branch(is_whole, whole, lambda: [w.int(0)], "whole")
-            self._rest(here, there, done, valid)
+            copy, other = w.new_block("copy"), w.new_block("other")
+            turn, each, after = w.new_block("turn"), w.new_block("each"), w.new_block("after")
+            w.cond_br(unit_row, copy, other)
+            w.start(copy)
+            self._copy(here, there, valid)
+            w.br(after)
+            w.start(other)
+            w.cond_br(turns, turn, each)
+            w.start(turn)
+            self._turn(here, there, valid)
+            w.br(after)
+            w.start(each)
+            self._each(here, there, w.int(0), valid)
+            w.br(after)
+            w.start(after)
         w.ret()
 
-    def _copy(self, source: Val, to: Val) -> Val:
-        """A whole panel whose rows are neighbours in memory; the number of ks done: all."""
+    # --- rows that are neighbours in memory --------------------------------------------------
+
+    def _copy(self, source: Val, to: Val, valid: Val) -> None:
         w, width, panel = self.w, self.width, self.panel
-        with w.loop(0, self.ks, label="k") as k:
-            here, there = self._at(source, k, self.k_step), self._at(to, k, panel)
-            first: Val = w.int(0)
-            for lanes in dict.fromkeys((width, 128 // self.elem.bits, 1)):
-                last = w.and_(panel, -lanes)
-                with w.loop(first, last, lanes, "part") as at:
-                    value = w.load(vec(self.elem, lanes), w.gep(here, at, self.elem))
-                    w.store(value, w.gep(there, at, self.elem))
-                first = last
-        return self.ks
+        if w.target.masked_memory:
+            self._columns(source, to, w.and_(w.sub(panel, 1), -width), width, valid)
+            return
+        # Vectors that overlap need no masks: the last one of a row ends where the row does.
+        last = w.sub(valid, width)
+        wide = w.icmp("sge", last, 0)
+        small = 128 // self.elem.bits
+        if width > small:
+            with w.if_(wide, "wide"):
+                self._overlapped(source, to, width, valid)
+            narrow = w.and_(w.not_(wide), w.icmp("sge", valid, small))
+        else:
+            narrow = wide
+        with w.if_(narrow, "narrow"):
+            self._overlapped(source, to, small, valid)
+        done = w.select(w.icmp("sge", valid, small), valid, 0)
+        with w.if_(w.icmp("slt", done, panel), "rest"):
+            self._each(source, to, done, valid)
 
-    def _turn(self, source: Val, to: Val) -> Val:
-        """A whole panel whose ks are neighbours in memory; returns the number of ks done.
+    def _columns(self, source: Val, to: Val, last: Val, lanes: int, valid: Val) -> None:
+        """Vectors of rows, for all k at a time, under masks. A panel that is no multiple of the
+        lanes has its stores run over into the next k's first rows: those are written after."""
+        w = self.w
+        type = vec(self.elem, lanes)
+        with w.loop(0, w.add(last, 1), lanes, "part") as part:
+            at = w.sub(last, part)
+            mask = w.lane_mask(w.binary("llvm.smax", w.sub(valid, at), 0), lanes)
+            here, there = w.gep(source, at, self.elem), w.gep(to, at, self.elem)
+            with w.carry(0, self.ks, 1, [here, there], "k") as loop:
+                a, b = loop.carried
+                w.store(w.masked_load(type, a, mask), b)
+                loop.next = [w.gep(a, self.k_step, self.elem), w.gep(b, self.panel, self.elem)]
 
-        Vectors of ks from a few rows are turned within each 16 bytes (whole vectors turned by wider
-        shuffles take LLVM's x86 backend 15 ms to select), and each 16 bytes stored. Where the panel
-        is no multiple of the rows in 16 bytes, its last row is read twice and stores run over into
-        the next k's first rows: hence the first rows are written last.
+    def _overlapped(self, source: Val, to: Val, lanes: int, valid: Val) -> None:
+        """The same for rows that fill a vector at least, without masks."""
+        w = self.w
+        type, last = vec(self.elem, lanes), w.sub(valid, lanes)
+        with w.loop(0, valid, lanes, "part") as part:
+            at = w.binary("llvm.smin", part, last)
+            here, there = w.gep(source, at, self.elem), w.gep(to, at, self.elem)
+            with w.carry(0, self.ks, 1, [here, there], "k") as loop:
+                a, b = loop.carried
+                w.store(w.load(type, a), b)
+                loop.next = [w.gep(a, self.k_step, self.elem), w.gep(b, self.panel, self.elem)]
+
+    # --- ks that are neighbours in memory ----------------------------------------------------
+
+    def _turn(self, source: Val, to: Val, valid: Val) -> None:
+        """Vectors of ks from a few rows are turned within each 16 bytes, and each 16 bytes stored
+        (whole vectors turned by wider shuffles take LLVM's x86 backend 15 ms to select).
+
+        A row that is not there is the last one again. Where the panel is no multiple of the rows in
+        16 bytes, stores run over into the next k's first rows: hence the first rows are written
+        last. The last vector of ks ends where the ks do and writes some of them once more.
         """
         w, width, panel = self.w, self.width, self.panel
         rows = 128 // self.elem.bits
         groups = w.sdiv(w.add(panel, rows - 1), rows)
-        whole = w.mul(w.sdiv(self.ks, width), width)
-        last = w.sub(panel, 1)
+        last_row, last_k = w.sub(valid, 1), w.sub(self.ks, width)
         with w.loop(0, groups, label="rows") as g:
             first = w.mul(w.sub(w.sub(groups, g), 1), rows)
-            group = [w.binary("llvm.smin", w.add(first, i), last) for i in range(rows)]
+            group = [w.binary("llvm.smin", w.add(first, i), last_row) for i in range(rows)]
             starts = [self._at(source, row, self.row_step) for row in group]
             column = w.gep(to, first, self.elem)
-            with w.loop(0, whole, width, "block") as k:
+            with w.loop(0, self.ks, width, "block") as block:
+                k = w.binary("llvm.smin", block, last_k)
                 lines = [w.load(vec(self.elem, width), w.gep(s, k, self.elem)) for s in starts]
                 there = self._at(column, k, panel)
                 turned = _turned(w, lines)
@@ -246,14 +299,15 @@ class _Pack:
                     piece = w.shuffle(turned[i % rows], None, part) if width > rows else turned[i]
                     w.store(piece, there)
                     there = w.gep(there, panel, self.elem)
-        return whole
 
-    def _rest(self, source: Val, to: Val, first: Val, valid: Val) -> None:
-        """The rest of a panel, element by element, zeros in the rows that are not there."""
+    # --- anything else -----------------------------------------------------------------------
+
+    def _each(self, source: Val, to: Val, done: Val, valid: Val) -> None:
+        """Element by element, from row `done` on; zeros in the rows that are not there."""
         w, elem = self.w, self.elem
-        with w.loop(first, self.ks, label="k") as k:
+        with w.loop(0, self.ks, label="k") as k:
             here, there = self._at(source, k, self.k_step), self._at(to, k, self.panel)
-            with w.loop(0, valid, label="row") as i:
+            with w.loop(done, valid, label="row") as i:
                 w.store(w.load(elem, self._at(here, i, self.row_step)), w.gep(there, i, elem))
             with w.loop(valid, self.panel, label="pad") as i:
                 w.store(zero(elem), w.gep(there, i, elem))

@@ -24,6 +24,7 @@ from treadle.passes import expand, fuse
 from treadle.passes.manager import run_pipeline
 from treadle.passes.memory import plan_memory
 from treadle.runtime.native import NativeCode, load
+from treadle.runtime.threads import pool
 from treadle.tracer.backend import CompileOptions
 
 Array = npt.NDArray[Any]
@@ -50,7 +51,7 @@ class Native:
     code: NativeCode
 
     def __call__(
-        self, *arrays: Array, at_end: bool = True, shift: int = 0
+        self, *arrays: Array, at_end: bool = True, shift: int = 0, threads: int = 1
     ) -> tuple[int, list[Array], list[int]]:
         """(returned, results, fault record). Buffers touch a forbidden page at their end or start;
         operands at their start are moved on by `shift` bytes.
@@ -65,10 +66,12 @@ class Native:
                 for n, v in enumerate(self.kernels.outputs)
             ]
             constants = [guard.copy(c.array(), at_end) for c in self.emitted.constants]
-            room = -(-(self.emitted.workspace + self.emitted.scratch) // 64) * 64
+            scratch = self.emitted.scratch * threads
+            room = -(-(self.emitted.workspace + scratch) // 64) * 64
             workspace = guard.empty((room,), np.dtype(np.uint8), at_end)
             held = [*params, *results, *constants, workspace]
-            addresses = [*(a.ctypes.data for a in held), None, 1]  # no pool, one thread
+            workers = pool().parallel if threads > 1 else None
+            addresses = [*(a.ctypes.data for a in held), workers, threads]
             pointers = (ctypes.c_void_p * len(addresses))(*addresses)
             fault = (ctypes.c_int64 * 2)()
             entry = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
@@ -79,10 +82,10 @@ class Native:
                     np.testing.assert_array_equal(after, before, "an operand was changed")
             return returned, [r.copy() for r in results], list(fault)
 
-    def results(self, *arrays: Array) -> list[Array]:
+    def results(self, *arrays: Array, threads: int = 1) -> list[Array]:
         """The results, which must not depend on which side of the buffers is guarded."""
-        returned, outs, _ = self(*arrays)
-        again, same, _ = self(*arrays, at_end=False)
+        returned, outs, _ = self(*arrays, threads=threads)
+        again, same, _ = self(*arrays, at_end=False, threads=threads)
         assert returned == again == 0
         for x, y in zip(outs, same, strict=True):
             np.testing.assert_array_equal(x, y)
