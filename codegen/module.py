@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -12,11 +11,12 @@ from treadle.codegen.emission import Emission, FaultSite, run_tiles
 from treadle.codegen.faults import step_record
 from treadle.codegen.kernels import emit_kernel, operand_count, table_columns, table_rows
 from treadle.codegen.llvm import I1, I64, PTR, VOID, FunctionWriter, Module, Val, int_const
+from treadle.codegen.operands import FEW, Operands
 from treadle.codegen.plan import KernelPlan, Plan, TablePlan
 from treadle.codegen.stamps import Stamps
 from treadle.codegen.target import Target
 from treadle.ir.graph import Function, Instr, Value
-from treadle.ir.memory import MemoryPlan
+from treadle.ir.memory import MemoryPlan, Place
 from treadle.ir.op import ArrayData
 
 __all__ = ["Emitted", "FaultSite", "emit_module"]
@@ -69,6 +69,7 @@ def emit_module(
     if not checked:
         calls.check()
     calls.copies()
+    calls.operands.finish()
     if calls.stamps is not None:
         calls.stamps.end()
     w.store(w.int(0), w.args[1])  # done: tells a caller who was interrupted just after
@@ -109,13 +110,20 @@ class _Calls:
         self.scratch_at = -(-memory.workspace // _ALIGN) * _ALIGN
         self.fault = step_record(w)
         # One context serves all kernels: the next is filled when every tile of the last is done.
-        most = max((operand_count(fn.instrs[k.instr], k) for k in plan.kernels), default=0)
+        counts = [operand_count(fn.instrs[k.instr], k) for k in plan.kernels]
+        most = max(counts, default=0)
         self.ctx = Context(w, w.alloca(PTR, CONTEXT_FIELDS + most + profile))
         shared = buffers.workspace(self.scratch_at)
         own = buffers.workspace(self.scratch_at + plan.shared)
         for n, field in enumerate((shared, own, self.fault, *buffers.pool())):
             w.store(field, self.ctx.address(n), align=8)
-        self.slots = [self.ctx.address(CONTEXT_FIELDS + n) for n in range(most)]
+        total = sum(counts) + sum(
+            table_columns(fn.instrs[k.instr]) * k.body.count
+            for k in plan.kernels
+            if isinstance(k.body, TablePlan)
+        )
+        self.operands = Operands(state, w, buffers, many=total > FEW)
+        self.first = self.ctx.address(CONTEXT_FIELDS)  # where a kernel's operands begin
         self.stamps: Stamps | None = None
         if profile:
             last = CONTEXT_FIELDS + most
@@ -148,11 +156,10 @@ class _Calls:
         lines = ", ".join(str(x) for x in kernel.lines)
         w.comment(f"{kernel.name}" + (f": {lines}" if lines else ""))
         if isinstance(kernel.body, TablePlan):
-            operands: Sequence[Val] = [self._table(instr, kernel.body)]
+            w.store(self._table(instr, kernel.body), self.first, align=8)
         else:
-            operands = [self._address(v) for v in (*instr.args, *instr.results)]
-        for slot, address in zip(self.slots, operands, strict=False):
-            w.store(address, slot, align=8)
+            places = [self.memory.places[v] for v in (*instr.args, *instr.results)]
+            self.operands.write(self.first, places)
         with nullcontext() if self.stamps is None else self.stamps.around(kernel):
             self._run(name, kernel)
 
@@ -171,14 +178,11 @@ class _Calls:
     def _table(self, instr: Instr, plan: TablePlan) -> Val:
         """The table on the stack: for each instance its length, its place in the line of all of
         them, and the addresses of its buffers."""
-        w, columns = self.w, table_columns(instr)
-        table = w.alloca(I64, columns * plan.count)
+        table = self.w.alloca(I64, table_columns(instr) * plan.count)
+        entries: list[Place | int] = []
         for i, values in enumerate(table_rows(instr)):
-            w.store(w.int(plan.lengths[i]), w.gep(table, i * columns, I64))
-            w.store(w.int(plan.places[i]), w.gep(table, i * columns + 1, I64))
-            for k, value in enumerate(values):
-                place = w.gep(table, i * columns + 2 + k, PTR)
-                w.store(self._address(value), place, align=8)
+            entries += (plan.lengths[i], plan.places[i], *(self.memory.places[v] for v in values))
+        self.operands.write(table, entries)
         return table
 
     def copies(self) -> None:

@@ -8,6 +8,7 @@ read, a streaming store costs a trip to memory and back: hence the distance to t
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from treadle.codegen.regions import Region, aligned, row_major
@@ -26,25 +27,44 @@ def far_results(fn: Function, memory: MemoryPlan, number: int) -> tuple[int, ...
     bytes have been written or read, the result itself included."""
     instr = fn.instrs[number]
     own = {memory.places[a] for a in instr.args if a in memory.places}
+    traffic = _traffic(fn)
     return tuple(
         n
         for n, value in enumerate(instr.results)
-        if memory.places[value] not in own and _distance(fn, number, value) >= LARGE
+        if memory.places[value] not in own and traffic.distance(number, value) >= LARGE
     )
 
 
-def _distance(fn: Function, number: int, value: Value) -> int:
-    """Bytes that are touched from the writing of `value` to its next reader or the end."""
-    names = {value}
-    total = value.type.nbytes
-    for later in fn.instrs[number + 1 :]:
-        if later.op.name == "reshape" and later.args[0] in names:
-            names.update(later.results)
-            continue
-        if not names.isdisjoint(later.args):
-            return total
-        total += sum(v.type.nbytes for v in (*later.args, *later.results))
-    return total if value.type.nbytes >= LARGE else 0
+class _Traffic:
+    """Bytes that instructions touch, added up, and who reads a value first: read off once, since
+    every kernel of a program asks."""
+
+    def __init__(self, fn: Function) -> None:
+        self.before = [0]  # what the first n instructions touch; a reshape touches nothing
+        for instr in fn.instrs:
+            values = () if instr.op.name == "reshape" else (*instr.args, *instr.results)
+            self.before.append(self.before[-1] + sum(v.type.nbytes for v in values))
+        self.reader: dict[Value, int] = {}
+        for number in range(len(fn.instrs) - 1, -1, -1):
+            instr = fn.instrs[number]
+            reads = number if instr.op.name != "reshape" else self.reader.get(instr.result)
+            if reads is not None:
+                for arg in instr.args:
+                    self.reader[arg] = min(reads, self.reader.get(arg, reads))
+
+    def distance(self, number: int, value: Value) -> int:
+        """Bytes that are touched from the writing of `value`, by the `number`-th instruction, to
+        its next reader or the end."""
+        reader = self.reader.get(value)
+        if reader is None and value.type.nbytes < LARGE:
+            return 0
+        end = len(self.before) - 1 if reader is None else reader
+        return value.type.nbytes + self.before[end] - self.before[number + 1]
+
+
+@lru_cache(maxsize=1)  # a plan asks for one function at a time
+def _traffic(fn: Function) -> _Traffic:
+    return _Traffic(fn)
 
 
 def streamed_results(
