@@ -196,10 +196,10 @@ def _result_lay(t: TensorType, order: Sequence[int]) -> Lay:
     """The steps of a result's logical axes, of which its own are `order`."""
     own = cast("tuple[int, ...]", row_major(t.static_shape))
     axes = order or range(t.rank)
-    steps = [0] * t.rank
-    for step, axis in zip(own, axes, strict=True):
-        steps[axis] = step
-    return _lay(0, [2] * t.rank, steps)
+    steps, shape = [0] * t.rank, [0] * t.rank
+    for size, step, axis in zip(t.static_shape, own, axes, strict=True):
+        shape[axis], steps[axis] = size, step
+    return _lay(0, shape, steps)
 
 
 def _mask(instr: Instr, rank: int) -> MaskPlan | None:
