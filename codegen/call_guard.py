@@ -400,9 +400,10 @@ class _Guard:
         """The records that follow get values out of a dictionary: with the same version they got
         the same ones the last time, which are still in their registers."""
         w = self.w
+        x = self.typed(0, 3)
         if self.objects.dict_version < 0:
             return w.int(1)
-        found = at(w, self.register(0), self.objects.dict_version, I64)
+        found = at(w, x, self.objects.dict_version, I64)
         same = w.icmp("eq", found, self.number(1))
         return w.select(same, self.number(2), w.int(1))
 

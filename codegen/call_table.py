@@ -43,7 +43,8 @@ class Op(IntEnum):
     ARRAY = auto()  # r is a NumPy array of the dtype and shape at `address`
     BYTES = auto()  # and its content is the `count` bytes at `address`
     APART = auto()  # the cells of the `count` tensors in the registers at `address` differ
-    VERSION = auto()  # where the dictionary r is of version `version`, skip `count` records
+    VERSION = auto()  # where the dictionary r is of version `version`, go on `count` records later;
+    # it is of exact type `type`
     REMEMBER = auto()  # all of these held: put the version of the dictionary r at `address`
 
 

@@ -128,13 +128,19 @@ class _Writer:
         self.plan = plan
         self.words = into
         self.arguments = arguments
-        self.records: list[list[int | _Inner]] = []
+        self.records: list[list[int | _Inner | _InRecord]] = []
+        self.children: dict[int, list[Item]] = {}  # what is looked up in an item, by its number
+        self.done: set[int] = set()  # numbers of items that have nothing left to check
         self.registers: dict[int, int] = {}  # by item number
         self.constants: dict[int, int] = {}  # register: address
         self.numbers = itertools.count(arguments)
 
     def write(self) -> GuardRecords:
-        for item in self.plan.needed():
+        needed = self.plan.needed()
+        for item in needed:
+            if item.step.how == "item" and item.parent is not None:
+                self.children.setdefault(item.parent.number, []).append(item)
+        for item in needed:
             self.item(item)
         self.shared()
         self.op(Op.END)
@@ -149,6 +155,8 @@ class _Writer:
                 place = records + RECORD * n + k
                 if isinstance(word, _Inner):
                     into.point(place, word.position)
+                elif isinstance(word, _InRecord):
+                    into.point(place, records + RECORD * word.record + word.word)
                 else:
                     into.set(place, word)
         fetched = [self.registers[item.number] for item in self.plan.fetch]
@@ -156,7 +164,7 @@ class _Writer:
 
     # --- records -----------------------------------------------------------------------------
 
-    def op(self, op: Op, *operands: int | _Inner) -> None:
+    def op(self, op: Op, *operands: int | _Inner | _InRecord) -> None:
         self.records.append([int(op), *operands, *[0] * (RECORD - 1 - len(operands))])
 
     def object(self, x: Any) -> int:
@@ -179,12 +187,51 @@ class _Writer:
     # --- how things are reached --------------------------------------------------------------
 
     def item(self, item: Item) -> None:
+        if item.number in self.done:
+            return
         if item.kind == "absent":
             self.absent(item)
             return
-        self.access(item)
-        if self.plan.checked(item):
-            getattr(self, f"check_{item.kind}")(item, self.registers[item.number])
+        if item.number not in self.registers:
+            self.access(item)
+        if self.looks_up(item):
+            self.group(item)
+        elif self.plan.checked(item):
+            self.check(item)
+
+    def check(self, item: Item) -> None:
+        getattr(self, f"check_{item.kind}")(item, self.registers[item.number])
+
+    def looks_up(self, item: Item) -> bool:
+        """Whether an item is a dictionary whose content counts."""
+        if not isinstance(item.value, _DICTS):
+            return False
+        compared = item.kind in ("attrs", "dict") and self.plan.checked(item)
+        return compared or item.number in self.children
+
+    def group(self, item: Item) -> None:
+        """What a dictionary holds. All of it is known while the dictionary is the one that it was
+        at the last call; only what is inside of the values is then looked at again."""
+        r, value = self.register(item), item.value
+        cls = dict if isinstance(value, types.MappingProxyType) else type(value)
+        if item.kind == "names" and self.plan.checked(item):
+            self.check(item)
+        start = len(self.records)
+        self.op(Op.VERSION, r, 0, 0, self.object(cls))
+        if item.kind != "names" and self.plan.checked(item):
+            self.keys(value, r)
+        for child in self.children.get(item.number, ()):
+            if child.kind == "absent":
+                self.absent(child)
+                self.done.add(child.number)
+                continue
+            self.access(child)
+            if child.kind in _IMMUTABLE:
+                if self.plan.checked(child):
+                    self.check(child)
+                self.done.add(child.number)
+        self.op(Op.REMEMBER, r, _InRecord(start, 2))
+        self.records[start][3] = len(self.records) - start
 
     def access(self, item: Item) -> None:
         how, key, parent = item.step.how, item.step.key, item.parent
@@ -477,6 +524,18 @@ class _Inner:
     """The address of a position in the words."""
 
     position: int
+
+
+@dataclass(frozen=True, slots=True)
+class _InRecord:
+    """The address of a word of a record."""
+
+    record: int
+    word: int
+
+
+# Kinds of items of which nothing can change but which object they are.
+_IMMUTABLE: Final = frozenset({"scalar", "value", "same"})
 
 
 def _field_offset(owner: Any, name: str, value: Any) -> int:

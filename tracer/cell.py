@@ -74,7 +74,12 @@ class Cell:
     @property
     def pinned(self) -> bool:
         """True while a NumPy view of the buffer is in somebody's hands."""
-        return self._export is not None and self._export() is not None
+        if self._export is None:
+            return False
+        if self._export() is None:
+            self._export = None  # so that the next call need not ask
+            return False
+        return True
 
     def export(self) -> Array:
         """A read-only NumPy array over the whole buffer; it and its views pin the buffer."""

@@ -66,6 +66,8 @@ def report(where: str, specializations: Sequence[Specialization]) -> str:
     for number, spec in enumerate(sorted(specializations, key=lambda s: s.sequence), 1):
         executable = spec.executable
         calls = "1 call" if spec.hits == 1 else f"{spec.hits} calls"
+        if spec.direct_hits:
+            calls += f" ({spec.direct_hits} without Python)"
         lines.append(
             f"  {number}. {calls}, compiled in {executable.compile_seconds:.3f} s, "
             f"{_size(executable.code_bytes)} of code, "
