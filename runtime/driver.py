@@ -17,6 +17,7 @@ from treadle.ir.errors import CompileError
 from treadle.ir.graph import Function
 from treadle.runtime import cache, knobs
 from treadle.runtime.cache_key import program_key
+from treadle.runtime.collection import paused
 from treadle.runtime.executable import NativeExecutable
 from treadle.runtime.interface import interface_of
 from treadle.runtime.native import compile_object, load_object
@@ -94,7 +95,7 @@ def _compiled(
     key: str | None, fn: Function, options: CompileOptions, target: Target
 ) -> NativeExecutable:
     started = perf_counter()
-    with progress(fn):
+    with progress(fn), paused():
         compilation = compile_stages(fn, options, target)
         data, parsing, generating = compile_object(compilation.emitted.ir, target)
         code = load_object(data, target, parsing, generating)
