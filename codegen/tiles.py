@@ -34,6 +34,7 @@ from treadle.codegen.llvm import (
 from treadle.ir.types import DType
 
 _LINE: Final = 64  # bytes of a cache line
+_KS: Final = 8  # ks of neighbouring rows that are copied at a time: the ways of an L1's set
 
 
 def zero(type: Type) -> Val:
@@ -195,77 +196,84 @@ class _Pack:
         return self.w.gep(base, self.w.mul(index, step), self.elem)
 
     def write(self) -> None:
-        w, panel = self.w, self.panel
-        count = w.sdiv(w.sub(w.add(self.rows, panel), 1), panel)
+        w = self.w
+        count = w.sdiv(w.sub(w.add(self.rows, self.panel), 1), self.panel)
         unit_row, unit_k = w.icmp("eq", self.row_step, 1), w.icmp("eq", self.k_step, 1)
         turns = w.and_(unit_k, w.icmp("sge", self.ks, self.width))
+        copy, other = w.new_block("copy"), w.new_block("other")
+        w.cond_br(unit_row, copy, other)
+        w.start(copy)
+        # Some ks of all panels, then the next ones: a line of memory has rows of two panels, and
+        # lines that are a power of two apart leave the cache soon.
+        with w.loop(0, self.ks, _KS, "ks") as k, w.loop(0, count, label="panel") as p:
+            here, there, valid = self._panel(p)
+            here, there = self._at(here, k, self.k_step), self._at(there, k, self.panel)
+            self._copy(here, there, w.binary("llvm.smin", w.sub(self.ks, k), _KS), valid)
+        w.ret()
+        w.start(other)
         with w.loop(0, count, label="panel") as p:
-            first = w.mul(p, panel)
-            here = self._at(self.source, first, self.row_step)
-            there = self._at(self.to, first, self.ks)
-            valid = w.binary("llvm.smin", w.sub(self.rows, first), panel)
-            copy, other = w.new_block("copy"), w.new_block("other")
+            here, there, valid = self._panel(p)
             turn, each, after = w.new_block("turn"), w.new_block("each"), w.new_block("after")
-            w.cond_br(unit_row, copy, other)
-            w.start(copy)
-            self._copy(here, there, valid)
-            w.br(after)
-            w.start(other)
             w.cond_br(turns, turn, each)
             w.start(turn)
             self._turn(here, there, valid)
             w.br(after)
             w.start(each)
-            self._each(here, there, w.int(0), valid)
+            self._each(here, there, self.ks, w.int(0), valid)
             w.br(after)
             w.start(after)
         w.ret()
 
+    def _panel(self, number: Val) -> tuple[Val, Val, Val]:
+        """Where a panel's rows are and where it goes; how many of its rows are there."""
+        w = self.w
+        first = w.mul(number, self.panel)
+        valid = w.binary("llvm.smin", w.sub(self.rows, first), self.panel)
+        return self._at(self.source, first, self.row_step), self._at(self.to, first, self.ks), valid
+
     # --- rows that are neighbours in memory --------------------------------------------------
 
-    def _copy(self, source: Val, to: Val, valid: Val) -> None:
-        w, width, panel = self.w, self.width, self.panel
-        if w.target.masked_memory:
-            self._columns(source, to, w.and_(w.sub(panel, 1), -width), width, valid)
-            return
-        # Vectors that overlap need no masks: the last one of a row ends where the row does.
-        last = w.sub(valid, width)
-        wide = w.icmp("sge", last, 0)
-        small = 128 // self.elem.bits
-        if width > small:
-            with w.if_(wide, "wide"):
-                self._overlapped(source, to, width, valid)
-            narrow = w.and_(w.not_(wide), w.icmp("sge", valid, small))
-        else:
-            narrow = wide
-        with w.if_(narrow, "narrow"):
-            self._overlapped(source, to, small, valid)
-        done = w.select(w.icmp("sge", valid, small), valid, 0)
+    def _copy(self, source: Val, to: Val, ks: Val, valid: Val) -> None:
+        """`ks` of one panel. Vectors that overlap need no masks and do not run over the end: the
+        last one of a row ends where the row does."""
+        w, panel = self.w, self.panel
+        least = 128 // self.elem.bits
+        masked = w.target.masked_memory
+        wanted = w.select(w.icmp("eq", valid, panel), valid, 0) if masked else valid
+        done: Val = w.int(0)
+        lanes = self.width
+        while lanes >= least:
+            fits = w.and_(w.icmp("eq", done, 0), w.icmp("sge", wanted, lanes))
+            with w.if_(fits, "fits"):
+                self._overlapped(source, to, ks, lanes, valid)
+            done = w.select(fits, valid, done)
+            lanes //= 2
         with w.if_(w.icmp("slt", done, panel), "rest"):
-            self._each(source, to, done, valid)
+            if masked:
+                self._masked(source, to, ks, valid)
+            else:
+                self._each(source, to, ks, done, valid)
 
-    def _columns(self, source: Val, to: Val, last: Val, lanes: int, valid: Val) -> None:
-        """Vectors of rows, for all k at a time, under masks. A panel that is no multiple of the
-        lanes has its stores run over into the next k's first rows: those are written after."""
-        w = self.w
-        type = vec(self.elem, lanes)
-        with w.loop(0, w.add(last, 1), lanes, "part") as part:
-            at = w.sub(last, part)
-            mask = w.lane_mask(w.binary("llvm.smax", w.sub(valid, at), 0), lanes)
+    def _masked(self, source: Val, to: Val, ks: Val, valid: Val) -> None:
+        """A panel that lacks rows: zeros in their place."""
+        w, width = self.w, self.width
+        type = vec(self.elem, width)
+        with w.loop(0, self.panel, width, "part") as at:
             here, there = w.gep(source, at, self.elem), w.gep(to, at, self.elem)
-            with w.carry(0, self.ks, 1, [here, there], "k") as loop:
+            reads = w.lane_mask(w.binary("llvm.smax", w.sub(valid, at), 0), width)
+            writes = w.lane_mask(w.sub(self.panel, at), width)
+            with w.carry(0, ks, 1, [here, there], "k") as loop:
                 a, b = loop.carried
-                w.store(w.masked_load(type, a, mask), b)
+                w.masked_store(w.masked_load(type, a, reads), b, writes)
                 loop.next = [w.gep(a, self.k_step, self.elem), w.gep(b, self.panel, self.elem)]
 
-    def _overlapped(self, source: Val, to: Val, lanes: int, valid: Val) -> None:
-        """The same for rows that fill a vector at least, without masks."""
+    def _overlapped(self, source: Val, to: Val, ks: Val, lanes: int, valid: Val) -> None:
         w = self.w
         type, last = vec(self.elem, lanes), w.sub(valid, lanes)
         with w.loop(0, valid, lanes, "part") as part:
             at = w.binary("llvm.smin", part, last)
             here, there = w.gep(source, at, self.elem), w.gep(to, at, self.elem)
-            with w.carry(0, self.ks, 1, [here, there], "k") as loop:
+            with w.carry(0, ks, 1, [here, there], "k") as loop:
                 a, b = loop.carried
                 w.store(w.load(type, a), b)
                 loop.next = [w.gep(a, self.k_step, self.elem), w.gep(b, self.panel, self.elem)]
@@ -302,10 +310,10 @@ class _Pack:
 
     # --- anything else -----------------------------------------------------------------------
 
-    def _each(self, source: Val, to: Val, done: Val, valid: Val) -> None:
+    def _each(self, source: Val, to: Val, ks: Val, done: Val, valid: Val) -> None:
         """Element by element, from row `done` on; zeros in the rows that are not there."""
         w, elem = self.w, self.elem
-        with w.loop(0, self.ks, label="k") as k:
+        with w.loop(0, ks, label="k") as k:
             here, there = self._at(source, k, self.k_step), self._at(to, k, self.panel)
             with w.loop(done, valid, label="row") as i:
                 w.store(w.load(elem, self._at(here, i, self.row_step)), w.gep(there, i, elem))
