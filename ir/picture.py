@@ -8,7 +8,7 @@ constant number stands where it is used, and views between kernels are not drawn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -34,6 +34,7 @@ class _Box:
     kind: str  # param, op, kernel, result
     rows: list[tuple[str, str]]
     sources: list[_Box] = field(default_factory=list)
+    instr: Instr | None = None
 
     @property
     def size(self) -> Point:
@@ -57,8 +58,9 @@ def to_dot(fn: Function) -> str:
     return "\n".join([*lines, "}"])
 
 
-def to_svg(fn: Function) -> str:
-    """The graph as a self-contained SVG document."""
+def to_svg(fn: Function, mark: Callable[[Instr], str] | None = None) -> str:
+    """The graph as a self-contained SVG document. `mark` gives attributes for the group of an
+    instruction's box, such as `data-kernel="3"`."""
     boxes = _Drawing(fn).boxes()
     number = {id(box): n for n, box in enumerate(boxes)}
     edges = [(number[id(s)], n) for n, box in enumerate(boxes) for s in box.sources]
@@ -67,7 +69,7 @@ def to_svg(fn: Function) -> str:
         [
             *_svg_head(fn.name, layout),
             *map(_edge, layout.routes),
-            *(_drawn(box, at) for box, at in zip(boxes, layout.corners, strict=True)),
+            *(_marked(box, at, mark) for box, at in zip(boxes, layout.corners, strict=True)),
             "</svg>",
         ]
     )
@@ -108,7 +110,8 @@ class _Drawing:
         for instr in self.fn.instrs:
             if self.root(instr.results[0]) is not instr.results[0] or instr in self.inlined:
                 continue
-            box = _Box("kernel" if instr.regions else "op", list(self._rows(instr)))
+            kind = "kernel" if instr.regions else "op"
+            box = _Box(kind, list(self._rows(instr)), instr=instr)
             box.sources = _distinct(made[r] for a in instr.args if (r := self.root(a)) in made)
             made.update(dict.fromkeys(instr.results, box))
             boxes.append(box)
@@ -251,6 +254,13 @@ def _edge(route: Sequence[Point]) -> str:
             path.append(f"C{x:.0f},{half:.0f} {to_x:.0f},{half:.0f} {to_x:.0f},{to_y:.0f}")
         x, y = to_x, to_y
     return f'<path d="{" ".join(path)}" fill="none" stroke="#777" marker-end="url(#tip)"/>'
+
+
+def _marked(box: _Box, corner: Point, mark: Callable[[Instr], str] | None) -> str:
+    drawn = _drawn(box, corner)
+    if mark is None or box.instr is None:
+        return drawn
+    return f"<g {mark(box.instr)}>\n{drawn}\n</g>"
 
 
 def _drawn(box: _Box, corner: Point) -> str:

@@ -42,6 +42,16 @@ def print_function(
     return "\n".join(printer.lines)
 
 
+def printed_lines(
+    fn: Function, *, comment: Comment | None = None
+) -> tuple[tuple[str, Instr | None], ...]:
+    """The lines of `print_function(fn)`, each with the instruction that it shows; None for heads
+    and ends of functions."""
+    printer = _Printer(True, True, comment)
+    printer.function(fn, "")
+    return tuple(zip(printer.lines, printer.shown, strict=True))
+
+
 def value_names(fn: Function) -> Mapping[Value, str]:
     """The names (`%3`) that `print_function` gives to the values, those of regions included."""
     printer = _Printer(False, False, None)
@@ -104,7 +114,12 @@ class _Printer:
         self.paths = paths
         self.comment = comment
         self.lines: list[str] = []
+        self.shown: list[Instr | None] = []  # of each line
         self.numbers: dict[Value, int] = {}
+
+    def add(self, line: str, instr: Instr | None = None) -> None:
+        self.lines.append(line)
+        self.shown.append(instr)
 
     def define(self, value: Value) -> str:
         self.numbers[value] = len(self.numbers)
@@ -122,15 +137,15 @@ class _Printer:
             ("state " if p.kind == "state" else "") + self.define(p.value) + self.path(p.path)
             for p in fn.params
         )
-        self.lines.append(f"{indent}func @{fn.name}({params}) {{")
+        self.add(f"{indent}func @{fn.name}({params}) {{")
         for instr in fn.instrs:
             self.instr(instr, indent + "  ")
         results = ", ".join(
             ("" if r.kind == "out" else f"{r.kind} ") + self.use(r.value) + self.path(r.path)
             for r in fn.results
         )
-        self.lines.append(f"{indent}  return {results}".rstrip())
-        self.lines.append(f"{indent}}}")
+        self.add(f"{indent}  return {results}".rstrip())
+        self.add(f"{indent}}}")
 
     def instr(self, instr: Instr, indent: str) -> None:
         args = [self.use(a) for a in instr.args]
@@ -142,9 +157,9 @@ class _Printer:
         if self.comment is not None and (remark := self.comment(instr)):
             tail += f"  ;; {remark}"
         if not instr.regions:
-            self.lines.append(line + tail)
+            self.add(line + tail, instr)
             return
-        self.lines.append(f"{line} {{{tail}")
+        self.add(f"{line} {{{tail}", instr)
         for region in instr.regions:
             self.function(region, indent + "  ")
-        self.lines.append(f"{indent}}}")
+        self.add(f"{indent}}}")

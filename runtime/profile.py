@@ -67,6 +67,7 @@ def profile_function(
         rows=rows,
         events=tuple(_events(plan.kernels, first, best, second)),
         machine=measured_machine(),
+        function=fn,
     )
 
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from treadle.ir.graph import Loc
+from treadle.ir.graph import Function, Loc
 from treadle.ir.work import Work
 from treadle.runtime.machine import Machine
 
 _GIGA: Final = 1e9
+_TELLING: Final = 1e-7  # seconds; two stamps take a fifth of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Profile:
     rows: tuple[KernelTime, ...]
     events: tuple[Event, ...]
     machine: Machine
+    function: Function = field(repr=False)  # what was compiled
 
     def limit(self, row: KernelTime) -> tuple[float, Literal["FMA", "memory"]]:
         """The least time of a kernel on this machine and so many threads, and what sets it."""
@@ -82,6 +84,10 @@ class Profile:
     def share(self, row: KernelTime) -> float:
         """The limit over the time of a kernel: 1 where nothing can be gained."""
         return self.limit(row)[0] / row.seconds if row.seconds else 0.0
+
+    def share_text(self, row: KernelTime) -> str:
+        """The share in percent; nothing where the clock is too coarse to tell."""
+        return f"{self.share(row):.0%}" if row.seconds >= _TELLING else ""
 
     @property
     def elsewhere(self) -> float:
@@ -106,7 +112,7 @@ class Profile:
                 self._percent(row.seconds),
                 f"{row.flop_rate / _GIGA:.1f}",
                 f"{row.byte_rate / _GIGA:.1f}",
-                f"{self.share(row):.0%}",
+                self.share_text(row),
                 self.limit(row)[1],
                 str(row.tiles),
                 short_lines(row.lines),

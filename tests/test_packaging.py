@@ -48,6 +48,7 @@ def test_the_wheel_holds_every_module_under_one_name(names: set[str]) -> None:
 
 def test_the_wheel_holds_types_and_data(names: set[str]) -> None:
     assert "treadle/py.typed" in names
+    assert "treadle/cli/page.html" in names
     assert "treadle/examples/data/digits.csv.gz" in names
     assert "treadle/examples/data/README.md" in names
 

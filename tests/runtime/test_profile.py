@@ -14,7 +14,7 @@ import treadle
 from treadle import nn
 from treadle.codegen.stamps import first_events
 from treadle.codegen.target import named
-from treadle.ir.graph import Loc
+from treadle.ir.graph import Function, Loc
 from treadle.ir.work import Work
 from treadle.runtime import knobs
 from treadle.runtime.driver import compile_stages
@@ -221,7 +221,10 @@ def test_events_are_numbered_kernel_by_kernel() -> None:
 # --- the report ------------------------------------------------------------------------------
 
 ROW = KernelTime("k0_f", "map", (Loc("/a/b.py", 3),), 1e-3, Work(10**8, 10**6, 10**6, 4), 4)
-PROFILE = Profile("f", "host", 2, 5, 2e-3, (ROW,), (Event("step", None, 0, 0.0, 2e-3),), MACHINE)
+PROFILE = Profile(
+    "f", "host", 2, 5, 2e-3, (ROW,), (Event("step", None, 0, 0.0, 2e-3),), MACHINE,
+    Function("f", (), (), ()),
+)  # fmt: skip
 
 
 def test_the_share_is_the_longer_of_compute_and_memory_over_the_time() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from treadle.cli.mistake import Mistake, unknown
 from treadle.cli.output import FORMATS, read_functions, render
-from treadle.cli.script import script_and_function, trace_script
+from treadle.cli.script import look_at_script, script_and_function, trace_script
 from treadle.codegen.target import Target
 from treadle.ir.errors import TreadleError
 from treadle.ir.graph import Function
@@ -39,10 +39,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{', '.join(PLAN_STAGES)}; default: fuse",
     )
     parser.add_argument("--diff", action="store_true", help="show what that pass changed")
-    parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
+    parser.add_argument(
+        "--format",
+        choices=(*FORMATS, "html"),
+        default="text",
+        help="default: text; html: one page with the source and all stages, linked",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="with --format html: the times of each kernel too"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.format == "html":
+        print(_page(args))
+        return 0
+    if args.profile:
+        raise Mistake("--profile goes with --format html; `treadle profile` prints the times")
     fn = _function(args.file, args.args)
     passes = [p.name for p in pipeline()]
     if args.stage not in ("traced", *passes, *PLAN_STAGES):
@@ -55,6 +68,24 @@ def run(args: argparse.Namespace) -> int:
     for line in _shown(fn, args):
         print(line)
     return 0
+
+
+def _page(args: argparse.Namespace) -> str:
+    """The page of a function, all stages on it."""
+    from treadle.cli.page import page  # what the other formats do not need
+
+    if args.diff:
+        raise Mistake("a diff is text: it cannot be drawn as html")
+    if not args.profile:
+        fn = _function(args.file, args.args)
+        return page(compile_stages(fn, CompileOptions(), chosen_target()))
+    script, name = script_and_function(args.file)
+    if script.suffix == ".ir":
+        raise Mistake("an .ir file has no data to run on: leave --profile out")
+    profile = look_at_script(
+        script, name, args.args, lambda fn, given, named: fn.profile(*given, **named)
+    )
+    return page(compile_stages(profile.function, CompileOptions(), chosen_target()), profile)
 
 
 def _function(file: str, types: str | None) -> Function:
