@@ -11,6 +11,7 @@ What a legal region is, which code generation relies on, stands in `treadle.ir.r
   attention_views  the layout around attention kernels becomes part of them
   contract      matmul -> contract, with permutes and broadcasts absorbed into its spec
   fuse_shapes   reductions keep their axes; reshapes move below elementwise chains
+  fuse_split    large reductions to a few elements get partial results
   epilogue      elementwise consumers move into contractions
   fuse_regions  clusters grow (on `fuse_graph`, which keeps them acyclic)
   fuse_build    what each region stores and what it computes again; the new Function
@@ -22,7 +23,15 @@ Pairs of neighbours that stayed apart are noted with the reason.
 from __future__ import annotations
 
 from treadle.ir.graph import Function, Level
-from treadle.passes import attention_views, contract, epilogue, fuse_build, fuse_shapes, fuse_table
+from treadle.passes import (
+    attention_views,
+    contract,
+    epilogue,
+    fuse_build,
+    fuse_shapes,
+    fuse_split,
+    fuse_table,
+)
 from treadle.passes.fuse_regions import Growth
 from treadle.passes.manager import Pass, PassContext
 
@@ -33,6 +42,7 @@ def run(fn: Function, ctx: PassContext) -> Function:
         return fn
     fn = attention_views.run(fn)
     fn = epilogue.run(fuse_shapes.run(contract.run(fn, ctx)), ctx)
+    fn = fuse_split.run(fn)
     growth = Growth(fn)
     growth.grow()
     fused = fuse_build.build(growth, ctx)

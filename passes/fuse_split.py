@@ -1,0 +1,122 @@
+"""A large reduction to a few elements becomes partial results, then the reduction of those.
+
+    %1: f32[1, 1] = sum(%0, axes=(0, 1), keepdims=True)      %0: f32[4096, 4096]
+      ->
+    %1: f32[16, 256, 4096] = reshape(%0, shape=(16, 256, 4096))
+    %2: f32[16, 1, 1] = sum(%1, axes=(1, 2), keepdims=True)
+    %3: f32[1, 1, 1] = sum(%2, axes=(0,), keepdims=True)
+    %4: f32[1, 1] = reshape(%3, shape=(1, 1))
+
+Threads share the elements that a kernel keeps, so a kernel that keeps a few runs on one thread; the
+partial results give the others something to do. Their number depends on the shape alone, so the
+order of the additions does. An elementwise chain over whole arrays that only the reduction reads
+is computed under the new shape; anything else that would have to be stored first is left alone.
+"""
+
+from __future__ import annotations
+
+from math import gcd, prod
+from typing import Any, Final
+
+from treadle.ir.builder import Builder
+from treadle.ir.graph import Function, Instr, Value, uses
+from treadle.ir.scalar import Reduce, Scalar
+from treadle.ir.types import Shape
+from treadle.passes.copier import Copier
+from treadle.passes.fuse_shapes import is_fusible
+
+PARTS: Final = 16  # partial results: threads that can share the work, additions more in a row
+LARGE: Final = 1 << 18  # elements that are worth a second kernel
+FEW: Final = 64  # elements of the result: with more of them there are tiles enough
+_CHAIN_LIMIT: Final = 16  # instructions
+
+
+def run(fn: Function) -> Function:
+    """`fn`, whose reductions keep their axes, with the large ones to a few elements split."""
+    large = [i for i in fn.instrs if _is_large(i)]
+    if not large:
+        return fn
+    users, outputs = uses(fn), set(fn.outputs)
+    single = {v for i in fn.instrs for v in i.results if len(set(users.get(v, ()))) == 1} - outputs
+    copier = Copier(fn)
+    for instr in fn.instrs:
+        chain = _chain(instr, single) if instr in large else None
+        if chain is None:
+            copier.keep(instr)
+            continue
+        with copier.builder.at(instr.loc):
+            copier.replace(instr.result, _split(copier, instr, chain))
+    return copier.finish()
+
+
+def _is_large(instr: Instr) -> bool:
+    if not isinstance(instr.op.lower, Reduce):
+        return False
+    attrs: Any = instr.attrs
+    operand = instr.args[0].type
+    if not operand.is_static or not attrs.keepdims or 0 not in attrs.axes:
+        return False
+    size = prod(operand.shape)  # type: ignore[arg-type]
+    kept = prod(instr.result.type.shape)  # type: ignore[arg-type]
+    parts = gcd(operand.shape[0], PARTS)  # type: ignore[arg-type]
+    return size >= LARGE and kept <= FEW and parts > 1 and operand.shape[0] != parts
+
+
+def _chain(instr: Instr, single: set[Value]) -> list[Instr] | None:
+    """The elementwise instructions above a reduction, operands first; None where one of them, or
+    an array that they read, is something else than whole arrays that are in memory anyway."""
+    shape = instr.args[0].type.shape
+    found: dict[Instr, None] = {}
+    work = [instr.args[0]]
+    while work:
+        value = work.pop()
+        maker = value.producer
+        if value.type.size == 1 or (value.type.shape == shape and not is_fusible(maker)):
+            continue
+        if maker is None or value.type.shape != shape or value not in single:
+            return None
+        if not (isinstance(maker.op.lower, Scalar) or _is_filled(maker)):
+            return None
+        found[maker] = None
+        if len(found) > _CHAIN_LIMIT:
+            return None
+        work.extend(maker.args)
+    return list(reversed(found))
+
+
+def _is_filled(instr: Instr) -> bool:
+    return instr.op.name == "broadcast_to" and instr.args[0].type.size == 1
+
+
+def _split(copier: Copier, instr: Instr, chain: list[Instr]) -> Value:
+    b, attrs = copier.builder, _attrs(instr)
+    operand = instr.args[0]
+    first = operand.type.shape[0]
+    assert isinstance(first, int)
+    parts = gcd(first, PARTS)
+    shape = (parts, first // parts, *operand.type.shape[1:])
+    made: dict[Value, Value] = {}
+
+    def moved(value: Value) -> Value:
+        return made[value] if value in made else _view(b, copier.of(value), shape)
+
+    for link in chain:
+        with b.at(link.loc):
+            if _is_filled(link):
+                made[link.result] = b.broadcast_to(moved(link.args[0]), shape)
+            else:
+                args = [moved(a) for a in link.args]
+                (made[link.result],) = b.emit(link.op, args, link.attrs)
+    over = tuple(a + 1 for a in attrs.axes)
+    partial = b.call(instr.op.name, moved(operand), axes=over, keepdims=True)
+    total = b.call(instr.op.name, partial, axes=(0,), keepdims=True)
+    return b.reshape(total, instr.result.type.shape)
+
+
+def _attrs(instr: Instr) -> Any:
+    return instr.attrs
+
+
+def _view(b: Builder, value: Value, shape: Shape) -> Value:
+    target: Shape = () if value.type.size == 1 else shape
+    return value if value.type.shape == target else b.reshape(value, target)
