@@ -6,6 +6,7 @@ Counted from the program alone, the same for every target:
 - an elementwise operation with a float result is one operation for each element, an exponential
   like an addition; casts and selections are none;
 - a reduction, a running sum and an added scatter are one for each element that they take;
+- attention is its products, and five operations for each weight;
 - a fused kernel is what its region holds, a composite what it expands into;
 - every operand is read once and every result written once; what a region only picks elements from
   (a gather, a slice) is read as far as these are.
@@ -21,10 +22,15 @@ from typing import Any, Final, cast
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Instr, Value, uses
 from treadle.ir.op import Trait
+from treadle.ir.ops.attention_kernels import strided_operands, viewed_shape
 from treadle.ir.ops.kernels import parse_spec
 from treadle.ir.types import TensorType
 
 _NO_ARITHMETIC: Final = frozenset({"cast", "where", "variable", "stop_gradient"})
+
+# Of attention's kernels: how many products run over the features of q and k, and over those of v.
+_ATTENTION: Final = {"attention_forward": (1, 1), "attention_backward": (3, 2)}
+_OF_A_WEIGHT: Final = 5  # scale, maximum, difference, exponential, sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,8 @@ def _flops_alone(instr: Instr) -> int:
     op = instr.op
     if op.name == "contract":
         return _flops_of_product(cast(Any, instr.attrs).spec, *(a.type for a in instr.args[:2]))
+    if op.name in _ATTENTION:
+        return _flops_of_attention(instr)
     if op.name == "matmul":
         left, out = instr.args[0].type, instr.result.type
         return 2 * prod(out.static_shape) * left.static_shape[-1]
@@ -117,6 +125,22 @@ def _flops_of_table(instr: Instr) -> int:
             if type.dtype.is_float:
                 total += count if type.is_static else elements
     return total
+
+
+def _flops_of_attention(instr: Instr) -> int:
+    """Forward the products q k and weights v, backward five; a few operations for each weight.
+    Under a causal mask only the weights that are not 0 by it."""
+    a = cast(Any, instr.attrs)
+    types = [x.type for x in instr.args]
+    numbers = strided_operands(instr.op.name, len(types))[:3]
+    views = a.views[:3] or ((), (), ())
+    seen = [viewed_shape(types[n], view) for n, view in zip(numbers, views, strict=True)]
+    q, k, v = (cast(tuple[int, ...], shape) for shape in seen)
+    queries, keys = q[-2], k[-2]
+    pairs = sum(min(n + 1, keys) for n in range(queries)) if a.causal else queries * keys
+    over_features, over_values = _ATTENTION[instr.op.name]
+    each = 2 * (over_features * q[-1] + over_values * v[-1]) + _OF_A_WEIGHT
+    return prod(q[:-2]) * pairs * each
 
 
 def _expanded(instr: Instr) -> Sequence[Instr]:

@@ -135,6 +135,7 @@ def _row(compilation: Compilation, kernel: KernelPlan, seconds: float) -> Kernel
         seconds=seconds,
         work=work_of(instr, in_place),
         tiles=kernel.tiles,
+        parallel=kernel.parallel,
     )
 
 

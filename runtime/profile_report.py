@@ -24,7 +24,8 @@ _TELLING: Final = 1e-7  # seconds; two stamps take a fifth of it
 
 @dataclass(frozen=True, slots=True)
 class KernelTime:
-    """One kernel: its plan in a line, the user's lines, its least time, its work."""
+    """One kernel: its plan in a line, the user's lines, its least time, its work. `parallel`:
+    more than one thread can be of use, over its tiles or, where there is one, inside of it."""
 
     kernel: str
     plan: str
@@ -32,6 +33,12 @@ class KernelTime:
     seconds: float
     work: Work
     tiles: int
+    parallel: bool = False
+
+    @property
+    def tiles_text(self) -> str:
+        """The number of tiles; "shared" where threads share the work inside of a single one."""
+        return "shared" if self.parallel and self.tiles == 1 else str(self.tiles)
 
     @property
     def flop_rate(self) -> float:
@@ -114,7 +121,7 @@ class Profile:
                 f"{row.byte_rate / _GIGA:.1f}",
                 self.share_text(row),
                 self.limit(row)[1],
-                str(row.tiles),
+                row.tiles_text,
                 short_lines(row.lines),
             )
         yield ("(between)", f"{self.elsewhere * 1e6:.1f}", self._percent(self.elsewhere))

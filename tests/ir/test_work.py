@@ -106,6 +106,18 @@ def test_a_table_counts_each_instance_with_its_own_length() -> None:
     assert found == Work(107 + 2, 4 * (107 + 2), 4 * 107, 4)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_counts_its_products_over_the_weights_that_it_computes(causal: bool) -> None:
+    text = f"""func @f(%0: f32[6, 8, 16] "q", %1: f32[6, 8, 16] "k", %2: f32[6, 8, 4] "v") {{
+      %3: f32[6, 8, 4] = attention(%0, %1, %2, scale=0.5, causal={causal})
+      return %3 "out"
+    }}"""
+    weights = 6 * (36 if causal else 64)
+    found = work_of(only(text, "attention_forward", fused=True))
+    assert found.flops == weights * (2 * 16 + 2 * 4 + 5)
+    assert found.read == 4 * 6 * 8 * (16 + 16 + 4)
+
+
 def test_a_composite_is_what_it_expands_into() -> None:
     text = """func @f(%0: f32[8, 16] "x") {
       %1: f32[8, 16] = silu(%0)

@@ -240,6 +240,8 @@ def test_a_table_names_lines_rates_and_shares() -> None:
     assert "@f: 2.000 ms a step, the least of 5, 25% of the limit; 2 threads, host" in text
     (line,) = [x for x in text.splitlines() if x.startswith("k0_f")]
     assert line.split() == ["k0_f", "1000.0", "50%", "100.0", "2.0", "50%", "FMA", "4", "b.py:3"]
+    assert replace(ROW, tiles=1, parallel=True).tiles_text == "shared"
+    assert replace(ROW, tiles=1).tiles_text == "1"
 
 
 def test_a_step_without_kernels_has_a_profile_too() -> None:

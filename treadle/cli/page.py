@@ -215,7 +215,7 @@ class _Page:
             cells = (
                 row.kernel, f"{row.seconds * 1e6:.1f}", f"{part:.0%}",
                 f"{row.flop_rate / 1e9:.1f}", f"{row.byte_rate / 1e9:.1f}",
-                profile.share_text(row), profile.limit(row)[1], str(row.tiles),
+                profile.share_text(row), profile.limit(row)[1], row.tiles_text,
                 ", ".join(f"{Path(x.file).name}:{x.line}" for x in _by_place(row.lines)),
             )  # fmt: skip
             bar = f'style="box-shadow: inset 6px 0 rgba(var(--heat), {min(part, 1):.2f})"'
