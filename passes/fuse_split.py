@@ -56,10 +56,14 @@ def _is_large(instr: Instr) -> bool:
     operand = instr.args[0].type
     if not operand.is_static or not attrs.keepdims or 0 not in attrs.axes:
         return False
-    size = prod(operand.shape)  # type: ignore[arg-type]
-    kept = prod(instr.result.type.shape)  # type: ignore[arg-type]
-    parts = gcd(operand.shape[0], PARTS)  # type: ignore[arg-type]
-    return size >= LARGE and kept <= FEW and parts > 1 and operand.shape[0] != parts
+    first = operand.shape[0]
+    if not isinstance(first, int) or not 1 < gcd(first, PARTS) < first:
+        return False
+    return _elements(operand.shape) >= LARGE and _elements(instr.result.type.shape) <= FEW
+
+
+def _elements(shape: Shape) -> int:
+    return prod(s for s in shape if isinstance(s, int))
 
 
 def _chain(instr: Instr, single: set[Value]) -> list[Instr] | None:
