@@ -40,12 +40,13 @@ def emit_attention(
     spans = [bounds.get(n, (0, size)) for n, size in enumerate(sizes)]
     b = Block(state, w, plan, operands[3:-3], scratch)
     given = (*operands[:3], operands[-3])
-    with w.loop(*spans[0], label="head") as head:
+    (h0, h1), (b0, b1) = spans
+    with w.loop(h0, h1, label="head") as head:
         at = b.indices(head)
         q, k, v, out = [b.head(x, lay, at) for x, lay in zip(given, plan.lays, strict=True)]
         b.set_head(at)
         top, total = (b.at(x, head, plan.t) for x in operands[-2:])
-        with w.loop(*spans[1], label="block") as block:
+        with w.loop(b0, b1, label="block") as block:
             b.set_queries(block)
             b.pack(q, plan.d, "queries")
             low, high = b.keys()

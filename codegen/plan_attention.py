@@ -22,6 +22,7 @@ from treadle.ir.types import DType, TensorType, bool_
 
 _BLOCK_BYTES = 8192  # of logits: two such blocks, the packed queries and cotangents fit an L1
 _MOST_KEYS = 128
+_SHORT = 64  # queries: measured 14 to 25 % faster with one vector, causal, forward and backward
 _EXP_CYCLES = 25  # a vector, with mask, maximum and sum
 
 
@@ -150,8 +151,9 @@ def plan_attention(instr: Instr, target: Target) -> AttentionPlan:
     (*batch, t, d), (*_, s, e) = seen[0][1], seen[2][1]
     lanes, wide = target.lanes(dtype), target.registers >= 32
     vectors, key_rows = 2, 8 if wide else 6
-    if t <= lanes:
-        vectors = 1
+    mask = _mask(instr, len(batch))
+    if t <= lanes or (t <= _SHORT and (attrs.causal or mask is not None)):
+        vectors = 1  # smaller blocks of queries leave more of the keys out
     keys = _BLOCK_BYTES // (vectors * lanes * dtype.itemsize) // key_rows * key_rows
     keys = min(keys, _MOST_KEYS // key_rows * key_rows)
     work = _work(t, s, d, e, lanes, lanes * vectors, attrs.causal, backward) * prod(batch)
@@ -161,7 +163,7 @@ def plan_attention(instr: Instr, target: Target) -> AttentionPlan:
         cut = tiling((prod(batch), blocks), (1, 1), work)
     return AttentionPlan(
         backward, dtype, attrs.scale, attrs.causal, tuple(batch), t, s, d, e, lanes, vectors, keys,
-        key_rows, 8 if wide else 4, 2, tuple(lays), _mask(instr, len(batch)), cut,
+        key_rows, 8 if wide else 4, 2, tuple(lays), mask, cut,
     )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Instr, Level, Value, uses
 from treadle.ir.op import must_run
 from treadle.ir.ops.attention_kernels import padded_queries
-from treadle.ir.types import Shape
+from treadle.ir.types import Shape, size_product
 from treadle.passes import dce
 from treadle.passes.copier import Copier
 from treadle.passes.manager import Pass, PassContext
@@ -87,7 +87,7 @@ def run(fn: Function, ctx: PassContext) -> Function:
         ctx.fired("attention", instr.loc, "softmax(scale q k^T, masked) v = attention(q, k, v)")
         fired = True
     done = copier.finish()
-    return dce.run(done, PassContext()) if fired else done
+    return dce.sweep(done) if fired else done
 
 
 def _is_private(value: Value, users: Mapping[Value, Sequence[Instr]], outputs: set[Value]) -> bool:
@@ -262,7 +262,7 @@ def _evaluated(value: Value) -> npt.NDArray[Any] | None:
             return None
         if not all(isinstance(size, int) for size in here.type.shape):
             return None
-        if here.type.size > _LARGEST or len(seen) > _REACH:
+        if size_product(here.type.static_shape) > _LARGEST or len(seen) > _REACH:
             return None
         if made not in seen:
             seen.add(made)

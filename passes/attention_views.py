@@ -75,8 +75,8 @@ def _place(
         views.append(view)
     strided = instr.results if instr.op.name == "attention_backward" else instr.results[:1]
     orders = tuple(_order(users.get(r, ())) for r in strided)
-    attrs: Any = replace(  # type: ignore[type-var]
-        current.attrs,
+    attrs = replace(
+        given,
         views=tuple(views) if any(views) else (),
         orders=orders if any(orders) else (),
     )

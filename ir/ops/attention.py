@@ -109,7 +109,7 @@ def weights64(a: AttentionAttrs, q: Array, k: Array, *mask: Array) -> Array:
         is_bool = mask[0].dtype == np.bool_
         logits = np.where(mask[0], logits, fill) if is_bool else logits + mask[0]
     if a.causal:
-        logits = np.where(np.tri(*logits.shape[-2:], dtype=bool), logits, NEG_INF)
+        logits = np.where(np.tri(*logits.shape[-2:], dtype=np.bool_), logits, NEG_INF)
     if logits.size == 0:
         return logits
     _, _, e, s = shifted_exponentials(logits, logits.ndim - 1)
@@ -118,7 +118,7 @@ def weights64(a: AttentionAttrs, q: Array, k: Array, *mask: Array) -> Array:
 
 def _ref(a: AttentionAttrs, q: Array, k: Array, v: Array, *mask: Array) -> Array:
     found = np.matmul(weights64(a, q, k, *mask), v.astype(np.float64))
-    return found.astype(q.dtype)
+    return np.asarray(found.astype(q.dtype))
 
 
 def gradients64(a: AttentionAttrs, *args: Array) -> tuple[Array, Array, Array]:

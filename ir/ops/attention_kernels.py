@@ -166,7 +166,7 @@ def _ref_forward(a: AttentionKernelAttrs, *arrays: Array) -> tuple[Array, ...]:
     elif mask:
         logits = logits + mask[0]
     if a.causal:
-        logits = np.where(np.tri(*logits.shape[-2:], dtype=bool), logits, NEG_INF)
+        logits = np.where(np.tri(*logits.shape[-2:], dtype=np.bool_), logits, NEG_INF)
     m, _, e, s = shifted_exponentials(logits, logits.ndim - 1)
     out = np.matmul(e / s, v.astype(np.float64)).astype(q.dtype)
     total = np.where(m == NEG_INF, 0, s)
