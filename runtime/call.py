@@ -72,7 +72,7 @@ class _MethodDef(ctypes.Structure):
 @cache
 def _code() -> Callable[[Dispatcher], Direct] | None:
     """Compile the call path; what makes a builtin function of a dispatcher."""
-    from treadle.runtime.native import load
+    from treadle.runtime.kept import load_kept
 
     new_array = _new_array()
     probe = Call.__new__(Call)
@@ -83,7 +83,7 @@ def _code() -> Callable[[Dispatcher], Direct] | None:
     text = emit_call(host(), known)
     if not all(hasattr(ctypes.pythonapi, name) for name in _symbols(text)):
         return None
-    code = load(text, host())
+    code = load_kept(text, host())
     context = (ctypes.c_int64 * Context.COUNT).from_address(
         ctypes.CFUNCTYPE(ctypes.c_void_p)(code.address(CONTEXT))()
     )

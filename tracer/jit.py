@@ -15,6 +15,7 @@ import functools
 import inspect
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import MethodType
@@ -138,6 +139,17 @@ def jit(
     return Jitted(fn, CompileOptions(reassociate, contract), max_specializations, check, threads)
 
 
+# Every jitted function that is alive.
+_made: weakref.WeakSet[Jitted] = weakref.WeakSet()
+
+
+def clear_cache() -> None:
+    """Forget what all jitted functions have compiled; their code is freed when no call runs in it
+    any more, and the next calls trace anew. The disk cache stays (`treadle cache clear`)."""
+    for jitted in list(_made):
+        jitted.clear()
+
+
 class Jitted:
     """A function that compiles itself when it is called; made by `treadle.jit`."""
 
@@ -162,6 +174,7 @@ class Jitted:
         functools.update_wrapper(self, fn)
         self.__wrapped__ = fn
         self.__name__ = _name(fn)
+        _made.add(self)
         self.options = options
         self.limit = limit
         self.check = check

@@ -56,7 +56,7 @@ from treadle.tracer.execute import apply
 from treadle.tracer.explain import set_explain
 from treadle.tracer.grad import grad, value_and_grad
 from treadle.tracer.growth import HistoryWarning
-from treadle.tracer.jit import Jitted, disable_jit, jit
+from treadle.tracer.jit import Jitted, clear_cache, disable_jit, jit
 from treadle.tracer.modes import enable_grad, is_grad_enabled, no_grad
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.traceback import open_doors as _open_doors, opened as _opened, set_traceback
@@ -83,6 +83,7 @@ __all__ = [
     "VerifyError",
     "apply",
     "bool",
+    "clear_cache",
     "disable_jit",
     "enable_grad",
     "float32",
