@@ -105,8 +105,8 @@ class Profile:
         limit = sum(self.limit(r)[0] for r in self.rows)
         of_limit = f", {limit / self.seconds:.0%} of the limit" if self.seconds else ""
         head = (
-            f"@{self.name}: {_time(self.seconds)} a step, the least of {self.repeat}{of_limit}; "
-            f"{_count(self.threads, 'thread')}, {self.target}"
+            f"@{self.name}: {time_text(self.seconds)} a step, the least of {self.repeat}"
+            f"{of_limit}; {_count(self.threads, 'thread')}, {self.target}"
         )
         table = _table([_HEADINGS, *self._cells()])
         return "\n".join([head, self.machine.describe(), "", *table])
@@ -206,7 +206,8 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """A time with its unit."""
     return f"{seconds * 1e3:.3f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.1f} us"
 
 

@@ -21,6 +21,7 @@ from treadle import __version__
 from treadle.ir.graph import Function, Instr, Loc, walk
 from treadle.ir.picture import to_svg
 from treadle.ir.printer import printed_lines
+from treadle.runtime.profile_report import time_text
 from treadle.runtime.stages import PLAN_STAGES, Compilation
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class _Page:
         said = [f"treadle {__version__}, target {target}"]
         if self.profile is not None:
             said.append(
-                f"{self.profile.seconds * 1e6:.1f} us a step on {self.profile.threads} threads, "
+                f"{time_text(self.profile.seconds)} a step on {self.profile.threads} threads, "
                 f"the least of {self.profile.repeat}"
             )
         said.append(
@@ -96,7 +97,7 @@ class _Page:
         for file, line in self.numbers:
             by_file.setdefault(file, []).append(line)
         spent = self._seconds_of_lines()
-        for file, lines in by_file.items():
+        for file, lines in sorted(by_file.items(), key=lambda item: -len(item[1])):
             yield f"<h2>{escape(file)}</h2>\n<pre>"
             yield "".join(self._source_line(file, n, text, spent) for n, text in _text(file, lines))
             yield "</pre>"
@@ -112,7 +113,7 @@ class _Page:
             part = spent[key] / (self.profile.seconds or 1.0)
             heat = (
                 f' style="box-shadow: inset 6px 0 rgba(var(--heat), {min(part, 1):.2f})"'
-                f' title="takes part in kernels of {spent[key] * 1e6:.1f} us"'
+                f' title="takes part in kernels of {time_text(spent[key])}"'
             )
         return f'<span class="l" tabindex="0" data-l="{key}"{heat}>{body}</span>'
 
