@@ -132,9 +132,11 @@ def _expand_gelu(o: Ops[Any], a: GeluAttrs, x: Any) -> Any:
 
 def _vjp_gelu(o: Ops[Any], a: GeluAttrs, args: Values, outs: Values, cts: Values) -> Any:
     """gate(x) + x gate'(x). The exact gate is the normal distribution function, its derivative
-    the bell; the other's is (1 - tanh^2) / 2 times the derivative of the cubic inside."""
+    the bell; the other's is (1 - tanh^2) / 2 times the derivative of the cubic inside.
+
+    The gate is written as in the function itself, so that one of them serves both."""
+    gate = _gate(o, _above_minus_inf(o, args[0]), a.approximate)
     x = _within_finite(o, args[0])
-    gate = _gate(o, x, a.approximate)
     if a.approximate:
         # 4 gate (1 - gate) is 1 - tanh^2
         inner = o.add(o.mul(o.mul(x, x), 3 * _TANH_CUBIC * _TANH_SCALE), _TANH_SCALE)
@@ -190,8 +192,8 @@ def _expand_silu(o: Ops[Any], a: Attrs, x: Any) -> Any:
 
 def _vjp_silu(o: Ops[Any], a: Attrs, args: Values, outs: Values, cts: Values) -> Any:
     """sigmoid(x) (1 + x (1 - sigmoid(x)))."""
+    gate = o.sigmoid(_above_minus_inf(o, args[0]))  # as in the function itself
     x = _within_finite(o, args[0])
-    gate = o.sigmoid(x)
     return (scaled(o, cts[0], o.mul(gate, o.add(o.mul(x, o.sub(1, gate)), 1))),)
 
 
