@@ -173,8 +173,8 @@ class Scope:
         code, dim = self.code, self.code.vector_dim
         if dim < 0:
             return self.ops.index_const(0)
-        in_tile = code.plan.scheme == "columns" and isinstance(key, Value)
-        if in_tile and key not in code.region.views:
+        columns = code.plan.scheme == "columns"
+        if columns and isinstance(key, Value) and key not in code.region.views:
             if dim not in code.dims(key):
                 return self.ops.index_const(0)
             return self.ops.index((self.tile or self).local, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from treadle.ir.errors import ArgumentError, DTypeError, ShapeError
 from treadle.ir.types import bool_, broadcast_shapes, shape_text
@@ -46,7 +46,7 @@ def scaled_dot_product_attention(
         raise ShapeError(f"query, key and value need two axes or more, found {listed}")
     mask = () if attn_mask is None else (_mask(attn_mask, q),)
     batch = broadcast_shapes(*(x.shape[:-2] for x in (q, k, v, *mask)))
-    q, k, v = (api.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (q, k, v))
+    q, k, v = (api.broadcast_to(x, cast(Any, (*batch, *x.shape[-2:]))) for x in (q, k, v))
     factor = _scale(scale, q)
     return apply("attention", q, k, v, *mask, scale=factor, causal=causal)
 

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Instr, Level, Value, uses
 from treadle.ir.op import must_run
 from treadle.ir.ops.attention_kernels import padded_queries
-from treadle.ir.types import Shape, size_product
+from treadle.ir.types import Shape
 from treadle.passes import dce
 from treadle.passes.copier import Copier
 from treadle.passes.manager import Pass, PassContext
@@ -262,7 +263,7 @@ def _evaluated(value: Value) -> npt.NDArray[Any] | None:
             return None
         if not all(isinstance(size, int) for size in here.type.shape):
             return None
-        if size_product(here.type.static_shape) > _LARGEST or len(seen) > _REACH:
+        if prod(here.type.static_shape) > _LARGEST or len(seen) > _REACH:
             return None
         if made not in seen:
             seen.add(made)

@@ -20,7 +20,7 @@ _INSIDE = tuple(f"{_ROOT / part}/" for part in _PARTS)
 
 # Wrappers of the standard library stand between a decorated function and its caller, copy between
 # a tensor and who copies what holds it.
-_is_inside: dict[str, bool] = {m.__file__: True for m in (contextlib, copy, functools)}
+_is_inside: dict[str, bool] = {str(m.__file__): True for m in (contextlib, copy, functools)}
 
 
 def _inside(filename: str) -> bool:

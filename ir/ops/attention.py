@@ -111,7 +111,7 @@ def weights64(a: AttentionAttrs, q: Array, k: Array, *mask: Array) -> Array:
     if a.causal:
         logits = np.where(np.tri(*logits.shape[-2:], dtype=np.bool_), logits, NEG_INF)
     if logits.size == 0:
-        return logits
+        return np.asarray(logits)
     _, _, e, s = shifted_exponentials(logits, logits.ndim - 1)
     return np.asarray(e / s)
 
