@@ -16,13 +16,13 @@ from native_call import compiled, emitted_for, function_of, lowered
 
 from treadle.codegen.attention_tiles import columns
 from treadle.codegen.plan_attention import AttentionPlan
-from treadle.codegen.target import Target, host, named
+from treadle.codegen.target import NAMES, Target, host, named
 from treadle.ir.op import get_op
 from treadle.ir.ops.attention_kernels import AttentionKernelAttrs, padded_queries
 from treadle.runtime.native import assembly
 
 Array = npt.NDArray[Any]
-FAMILIES = ["host", "sse2", "avx2", "avx512"]
+FAMILIES = ["host", *NAMES]
 
 
 def the_target(name: str) -> Target:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from native_call import close, compiled, function_of
 
-from treadle.codegen.target import Target, host, named
+from treadle.codegen.target import NAMES, Target, host, named
 from treadle.ir.op import NO_ATTRS, OpDef, Trait, all_ops, get_op
 from treadle.ir.scalar import ArgReduce, Kernel, Reduce
 
 _SKIPPED = {"gradient", "fused", "fused_table", "contract"}
 OPS = [op for op in all_ops() if op.name not in _SKIPPED and Trait.BARRIER not in op.traits]
-TARGETS = ["host", "sse2", "avx2", "avx512"]
+TARGETS = ["host", *NAMES]
 
 
 def the_target(name: str) -> Target:

@@ -11,13 +11,13 @@ from hypothesis import given, settings, strategies as st
 from native_call import Array, Native, close, compiled, emitted_for, function_of
 
 from treadle.codegen.plan_contract import ContractPlan
-from treadle.codegen.target import Target, host, named
+from treadle.codegen.target import NAMES, Target, host, named
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Result
 from treadle.ir.op import get_op
 from treadle.ir.types import TensorType, float32
 
-FAMILIES = [named(n) for n in ("sse2", "avx2", "avx512") if named(n).runs_here()]
+FAMILIES = [named(n) for n in NAMES if named(n).runs_here()]
 CONTRACT = get_op("contract")
 NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "u8": np.uint8}
 

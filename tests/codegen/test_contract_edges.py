@@ -11,12 +11,12 @@ import pytest
 from native_call import Array, Native, compiled
 
 from treadle.codegen.plan_contract import ContractPlan
-from treadle.codegen.target import Target, named
+from treadle.codegen.target import NAMES, Target, named
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Result, Value
 from treadle.ir.types import DType, TensorType, float32, float64
 
-FAMILIES = [named(n) for n in ("sse2", "avx2", "avx512") if named(n).runs_here()]
+FAMILIES = [named(n) for n in NAMES if named(n).runs_here()]
 BLOCK = {float32: 320, float64: 224}  # of docs/accuracy.md
 UNIT = {float32: 2.0**-24, float64: 2.0**-53}
 

@@ -9,7 +9,7 @@ import pytest
 from native_call import Array, Native, close, compiled
 
 from treadle.codegen.plan_contract import ContractPlan
-from treadle.codegen.target import Target, named
+from treadle.codegen.target import NAMES, Target, named
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Result, Value
 from treadle.ir.interpreter import interpret
@@ -30,7 +30,7 @@ def activation(b: Builder, product: Value, p: dict[str, Value]) -> Value:
     return b.add(b.tanh(b.mul(product, 0.3)), b.sigmoid(p["mn"]))
 
 
-FAMILIES = [named(n) for n in ("sse2", "avx2", "avx512") if named(n).runs_here()]
+FAMILIES = [named(n) for n in NAMES if named(n).runs_here()]
 FINISHES = (bias_relu, derivative, activation)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from native_call import Array, Native, close, compiled, silent
 
 from treadle.codegen.plan_fused import RUN, FusedPlan
-from treadle.codegen.target import Target, named
+from treadle.codegen.target import NAMES, Target, named
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Result, Value
 from treadle.ir.types import DType, TensorType, float32, int32, int64
@@ -49,7 +49,7 @@ def numpy_softmax(x: Array, axis: int = 1) -> Array:
     return (e / e.sum(axis, keepdims=True)).astype(np.float32)
 
 
-FAMILIES = [named(n) for n in ("sse2", "avx2", "avx512") if named(n).runs_here()]
+FAMILIES = [named(n) for n in NAMES if named(n).runs_here()]
 
 
 @pytest.mark.parametrize("target", FAMILIES, ids=lambda t: t.name)

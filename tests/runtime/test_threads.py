@@ -15,7 +15,7 @@ import pytest
 
 import treadle
 from treadle import nn, optim
-from treadle.codegen import plan_tiles
+from treadle.codegen import plan_tiles, pool as emitted_pool
 from treadle.runtime import knobs, threads
 from treadle.runtime.threads import pool
 
@@ -74,6 +74,20 @@ def test_a_training_run_is_the_same_bit_for_bit_on_any_number_of_threads(fine_gr
     alone = trained(1, 1000)
     for count in COUNTS[1:]:
         assert trained(count, 1000) == alone, f"{count} threads"
+
+
+def test_where_there_is_no_pool_everything_runs_on_one_thread(
+    fine_grain: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a system whose threads the pool does not know: four are asked for, the caller does it
+    all, and gets the same bits."""
+    expected = trained(4, 30)
+    monkeypatch.setattr(emitted_pool, "parking_of", lambda target: None)
+    monkeypatch.setattr(threads, "_pools", [])
+    assert trained(4, 30) == expected
+    assert len(threads._pools) == 1
+    assert pool().parallel == 0
+    assert pool().workers == 0
 
 
 FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
