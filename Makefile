@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint typecheck tests bench clean
+.PHONY: demo test lint typecheck tests test-arm bench ulp clean
 
 demo: $(VENV)/.demo
 	$(BIN)/treadle demo
@@ -25,6 +25,16 @@ typecheck: $(VENV)/.test
 
 tests: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# Code generation on an emulated aarch64 machine; WHAT chooses tests. See tests/emulated.py.
+test-arm: $(VENV)/.test
+	$(BIN)/python tests/emulated.py $(WHAT)
+
+# The accuracy of every function, over all inputs where these are float32: half an hour. PEERS=1
+# measures NumPy, torch and JAX too; WHAT chooses functions.
+ulp: $(VENV)/.test
+	$(BIN)/python -m treadle.bench.ulp $(if $(PEERS),--peers) $(WHAT) --json bench/results/ulp.json
+	$(BIN)/python -m treadle.bench.ulp --json bench/results/ulp.json --page docs/accuracy.md
 
 bench: $(VENV)/.bench
 	$(BIN)/treadle bench

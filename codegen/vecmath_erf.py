@@ -143,8 +143,15 @@ def erfc(m: Maths, x: Val) -> Val:
 
 
 def _tail32(m: Maths, x: Val) -> Val:
-    inverse = m.div(m.const(1.0), m.add(x, 2.0))
-    return m.mul(m.poly(m.mul(m.sub(x, 2.0), inverse), _TAIL_MASS32), inverse)
+    """By the reciprocal, whose rounding the last quotient must not show: what is left of the
+    division is put right, or without FMA it is a division."""
+    d = m.add(x, 2.0)
+    inverse = m.div(m.const(1.0), d)
+    p = m.poly(m.mul(m.sub(x, 2.0), inverse), _TAIL_MASS32)
+    if not m.w.target.has_fma:
+        return m.div(p, d)
+    q = m.mul(p, inverse)
+    return m.muladd(m.muladd(q, m.w.fneg(d), p), inverse, q)
 
 
 def _tail64(m: Maths, x: Val) -> Val:

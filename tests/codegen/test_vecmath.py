@@ -13,15 +13,14 @@ import pytest
 from vector_kernels import TARGETS, run
 
 from treadle.bench.accuracy import (
-    BOUNDS,
     apply,
-    defined,
-    inputs,
+    bound,
     measure,
     reference,
     ulps,
     ulps_double,
 )
+from treadle.bench.strata import defined, inputs
 from treadle.codegen.llvm import I64, PTR, Module, register_type, vec
 from treadle.codegen.scalar_llvm import LlvmScalarOps
 from treadle.codegen.target import NAMES, Target, named
@@ -51,14 +50,14 @@ def test_float32_is_within_its_bound_on_two_million_inputs(name: MathName, targe
     xs, exact = _exact(name)
     errors = ulps(apply(name, target, *xs), exact)
     worst = int(np.argmax(errors))
-    assert errors[worst] <= BOUNDS[float32][name], [x[worst] for x in xs]
+    assert errors[worst] <= bound(name, float32, target), [x[worst] for x in xs]
 
 
 @on_all_targets
 @pytest.mark.parametrize("name", _FUNCTIONS)
 def test_float64_is_within_its_bound(name: MathName, target: Target) -> None:
     row = measure(name, float64, target, 4096)
-    assert row.error <= BOUNDS[float64][name], row.worst
+    assert row.error <= bound(name, float64, target), row.worst
 
 
 def test_the_measure_notices_an_error_of_one_place() -> None:
@@ -146,7 +145,7 @@ def test_special_values_are_c99s(name: MathName, dtype: DType, target: Target) -
     off = np.abs(got[~exact].astype(np.float64) - wide[~exact])
     with np.errstate(over="ignore"):  # what is above the largest number
         place = np.spacing(np.abs(expected[~exact]))
-    assert (off <= BOUNDS[dtype][name] * place).all()
+    assert (off <= bound(name, dtype, target) * place).all()
 
 
 @on_all_targets
@@ -181,7 +180,7 @@ def test_huge_arguments_keep_all_digits(name: MathName, dtype: DType, target: Ta
         # mpmath's precision is relative to what it sums: 400 digits hold the largest float64.
         wide = np.array([float(e) for e in exact])
     off = np.abs(got.astype(np.longdouble) - wide.astype(np.longdouble))
-    assert (off <= BOUNDS[dtype][name] * np.spacing(np.abs(wide.astype(dtype.dtype)))).all()
+    assert (off <= bound(name, dtype, target) * np.spacing(np.abs(wide.astype(dtype.dtype)))).all()
 
 
 @on_all_targets
