@@ -66,7 +66,7 @@ def _patterns(rng: np.random.Generator, dtype: DType, count: int) -> Array:
 
 def _sized(rng: np.random.Generator, low: float, high: float, count: int) -> Array:
     """Numbers of either sign between 2^low and 2^high, each binade as often."""
-    return rng.choice([-1.0, 1.0], count) * np.exp2(rng.uniform(low, high, count))
+    return np.asarray(rng.choice([-1.0, 1.0], count) * np.exp2(rng.uniform(low, high, count)))
 
 
 def _subnormals(rng: np.random.Generator, dtype: DType, count: int) -> Array:
@@ -74,7 +74,7 @@ def _subnormals(rng: np.random.Generator, dtype: DType, count: int) -> Array:
     mantissa = 23 if dtype is float32 else 52
     integers = np.uint32 if dtype is float32 else np.uint64
     bits = np.exp2(rng.uniform(0, mantissa, count)).astype(integers)
-    return bits.view(dtype.dtype) * rng.choice([-1, 1], count).astype(dtype.dtype)
+    return np.asarray(bits.view(dtype.dtype) * rng.choice([-1, 1], count).astype(dtype.dtype))
 
 
 def _near_edges(rng: np.random.Generator, name: str, dtype: DType, count: int) -> Array:
@@ -96,7 +96,8 @@ def _powers(rng: np.random.Generator, dtype: DType, count: int) -> tuple[Array, 
     mantissa, limit, lowest = (23, 150.0, -126.0) if single else (52, 1075.0, -1022.0)
     top = np.log2(float(np.finfo(dtype.dtype).max))
     around = 1 + _sized(rng, -mantissa, -2, count)
-    tiny, huge = (np.exp2(rng.uniform(*r, count)) for r in ((lowest, -20), (20, top)))
+    tiny = np.exp2(rng.uniform(lowest, -20, count))
+    huge = np.exp2(rng.uniform(20, top, count))
     subnormal = np.abs(_subnormals(rng, dtype, count).astype(np.float64))
     plain = np.exp2(rng.uniform(-4, 4, count))
     kind = rng.choice(5, count, p=[0.35, 0.15, 0.15, 0.05, 0.3])
