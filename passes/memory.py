@@ -122,7 +122,8 @@ class _Planner:
         for j, result in enumerate(self.fn.results):
             root = self.roots[result.value]
             state = states.get(result.path) if result.kind == "state" else None
-            if state is not None and root is self.fn.params[state].value:
+            fits = state is not None and result.value.type == self.fn.params[state].value.type
+            if state is not None and fits and root is self.fn.params[state].value:
                 self.in_place.append((state, j))  # unchanged: the buffer is the result already
             elif root in self.places:
                 self.copies.append(Copy(result.value, j))
@@ -131,16 +132,19 @@ class _Planner:
                 direct.append((j, root))
         copied = {self.roots[c.value] for c in self.copies}
         for j, root in direct:
-            path, kind = self.fn.results[j].path, self.fn.results[j].kind
-            state = states.get(path) if kind == "state" else None
-            if state is not None and self._overwrites_safely(root, state, copied):
+            result = self.fn.results[j]
+            state = states.get(result.path) if result.kind == "state" else None
+            # The array, with its shape and dtype, stays the parameter's: equal sizes do not do.
+            if state is None or result.value.type != self.fn.params[state].value.type:
+                continue
+            if self._overwrites_safely(root, state, copied):
                 self.in_place.append((state, j))
 
     def _overwrites_safely(self, new: Value, state: int, copied: set[Value]) -> bool:
         """May `new` be written over the buffer of state parameter `state`?"""
         old = self.fn.params[state].value
         writer = self.life[new].start
-        if writer <= self.barrier or old in copied or new.type.nbytes != old.type.nbytes:
+        if writer <= self.barrier or old in copied:
             return False
         if self.life[old].end < writer:
             return True

@@ -440,3 +440,42 @@ def test_a_trace_that_raises_leaves_everything_as_it_was() -> None:
         assert list(cell.seen) == ["m", "list"] and len(cell.seen["list"]) == 1
         assert names == ["a"] and w.grad is None and w.detach().tolist() == [1, 2]
         np.testing.assert_array_equal(array, [0, 0])
+
+
+def twice_beside(held: dict[str, Tensor], new: Callable[[Tensor], Tensor]) -> Step:
+    """A step that needs the old value and binds a new one."""
+
+    def step() -> Tensor:
+        old = held["w"]
+        held["w"] = new(old)
+        return old * 2.0
+
+    return step
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        lambda w: treadle.reshape(w, (1, 6)) + 3.0,
+        lambda w: treadle.reshape(w, (2, 3)) * 1.0,
+        lambda w: treadle.reshape(w * 2.0, (6, 1)),
+        lambda w: treadle.arange(6),
+        lambda w: (w * 2.0).astype(treadle.int64),
+    ],
+    ids=["one axis more", "the same elements", "reshaped last", "other numbers", "another dtype"],
+)
+def test_state_bound_to_as_many_bytes_of_another_type_has_that_type(
+    new: Callable[[Tensor], Tensor],
+) -> None:
+    """The new value must not take over the array of the old one, which has its own shape."""
+    seen = []
+    for wrap in (lambda f: f, treadle.jit):
+        held: dict[str, Tensor] = {}
+        step = wrap(twice_beside(held, new))
+        for _ in range(3):
+            held["w"] = treadle.tensor(np.arange(1.0, 7.0))
+            step()
+            found = held["w"].numpy()
+            assert (found.shape, found.dtype) == (held["w"].shape, held["w"].dtype.dtype)
+            seen.append((found.shape, found.dtype, found.tolist()))
+    assert all(one == seen[0] for one in seen)
