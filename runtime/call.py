@@ -1,6 +1,6 @@
 """The native call path: loads its code, and makes the function that each jitted function calls.
 
-The code is compiled once a process, when a jitted function is called for the second time, and kept
+The code is compiled once a process, when a jitted function has been called a few times, and kept
 until the process ends. Where objects are not laid out as it must know (`call_layout`), where
 a symbol of CPython is missing, or where TREADLE_CALL_PATH=python says so, there is none, and calls
 take the path through Python.
@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from treadle.codegen.call import CALL, CONTEXT, emit_call
 from treadle.codegen.call_table import Context
 from treadle.codegen.target import host
 from treadle.runtime import knobs
@@ -72,6 +71,7 @@ class _MethodDef(ctypes.Structure):
 @cache
 def _code() -> Callable[[Dispatcher], Direct] | None:
     """Compile the call path; what makes a builtin function of a dispatcher."""
+    from treadle.codegen.call import CALL, CONTEXT, emit_call
     from treadle.runtime.kept import load_kept
 
     new_array = _new_array()

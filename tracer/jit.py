@@ -67,6 +67,10 @@ class Switches:
 
 switches = Switches()
 
+# So many calls go through Python before the native path is made: its own code takes longer to
+# compile (50 ms, once a process) than a few steps through Python take.
+DIRECT_AFTER = 4
+
 
 @contextlib.contextmanager
 def disable_jit() -> Iterator[None]:
@@ -221,7 +225,7 @@ class Jitted:
             spec, found = fitting
             if self.specializations[:1] != [spec]:  # the one used last is tried first
                 self._prefer(spec)
-            if self._connected is not self.specializations:
+            if spec.calls >= DIRECT_AFTER and self._connected is not self.specializations:
                 self._connect()
             return spec.call(found)
         except BaseException as error:

@@ -64,7 +64,7 @@ class Specialization:
         self.threads = threads
         self.match: Match = compile_guard(recording.plan)
         self.facts = facts
-        self._calls = 0
+        self.calls = 0
         self.sources = recording.sources
         self.output = recording.output
         self.fresh = recording.fresh
@@ -79,7 +79,7 @@ class Specialization:
     @property
     def hits(self) -> int:
         """How many calls it has served."""
-        return self._calls + self.direct_hits
+        return self.calls + self.direct_hits
 
     @property
     def direct_hits(self) -> int:
@@ -125,7 +125,7 @@ class Specialization:
 
     def call(self, found: Sequence[Any]) -> Any:
         """Run on what `match` gave. Raises IndexFault with all state as before."""
-        self._calls += 1
+        self.calls += 1
         arrays = [_array_of(s, found[s.position]) for s in self.sources]
         saved = None
         if self._pull is not None:

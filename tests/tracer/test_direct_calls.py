@@ -16,6 +16,7 @@ import pytest
 
 import treadle
 from treadle.runtime import knobs
+from treadle.tracer import jit as jit_module
 
 
 def x4() -> treadle.Tensor:
@@ -33,6 +34,12 @@ def is_direct(fn: Any, *args: Any) -> bool:
     before = direct_hits(fn)
     fn(*args)
     return direct_hits(fn) == before + 1
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second call makes the native path, so that the third one takes it."""
+    monkeypatch.setattr(jit_module, "DIRECT_AFTER", 1)
 
 
 pytestmark = pytest.mark.skipif(
@@ -117,6 +124,35 @@ def test_no_grad_has_a_specialization_of_its_own_that_is_direct() -> None:
     assert fn(x4()).requires_grad
     with treadle.no_grad():
         assert not fn(x4()).requires_grad
+
+
+def test_the_first_calls_wait_for_no_code_of_the_call_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jit_module, "DIRECT_AFTER", 4)
+    fn = treadle.jit(lambda x: x * 2 + 1)
+    for _ in range(5):  # the fifth makes it
+        assert fn._dispatcher is None
+        fn(x4())
+    assert fn._dispatcher is not None and direct_hits(fn) == 0
+    np.testing.assert_array_equal(fn(x4()), x4().numpy() * 2 + 1)
+    assert direct_hits(fn) == 1
+
+
+def test_a_new_specialization_is_connected_after_a_few_calls_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jit_module, "DIRECT_AFTER", 2)
+    fn = treadle.jit(lambda x: x + 1)
+    for _ in range(6):
+        fn(x4())
+    assert direct_hits(fn) == 3
+    y = treadle.tensor(np.arange(7, dtype=np.float32))
+    for n in range(6):
+        np.testing.assert_array_equal(fn(y), y.numpy() + 1)
+        assert fn.specializations[0].direct_hits == max(0, n - 2)
+    np.testing.assert_array_equal(fn(x4()), x4().numpy() + 1)
+    assert direct_hits(fn) == 7
 
 
 # --- where it is left ------------------------------------------------------------------------
