@@ -221,6 +221,18 @@ class LlvmScalarOps(IndexOps):
             a, b = self.w.splat(a, self.lanes), self.w.splat(b, self.lanes)
         return Element(self.w.select(cond.val, a, b), x.dtype)
 
+    def seldom(self, cond: Element, then: Callable[[], Element], y: Element) -> Element:
+        if not cond.val.type.lanes:
+            return self.select(cond, then(), y)
+        usual = self.wide(y)
+
+        def chosen() -> list[Val]:
+            return [self.w.select(cond.val, self.wide(then()), usual)]
+
+        any_lane = self.w.any(cond.val)
+        (found,) = self.w.branch(any_lane, chosen, lambda: [usual], "seldom", unlikely=True)
+        return Element(found, y.dtype)
+
     def and_(self, x: Element, y: Element) -> Element:
         return self._int_op("and", x, y)
 

@@ -113,6 +113,9 @@ class NumpyScalarOps:
         assert cond.dtype == bool, f"select by {cond.dtype}"
         return np.where(cond, *_alike(x, y))
 
+    def seldom(self, cond: Array, then: Callable[[], Array], y: Array) -> Array:
+        return self.select(cond, then(), y)
+
     def and_(self, x: Array, y: Array) -> Array:
         return np.bitwise_and(*_alike(x, y))
 

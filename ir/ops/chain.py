@@ -35,10 +35,13 @@ def _ref(a: Attrs, ct: Array, d: Array) -> Array:
 
 def _lower(s: Any, a: Attrs, ct: Any, d: Any) -> Any:
     product, zero = s.mul(ct, d), s.const(0.0, s.dtype_of(ct))
-    lost = s.compare("ne", product, product)
-    infinite_times_zero = s.and_(s.compare("eq", d, zero), s.compare("eq", ct, ct))
-    unwanted = s.or_(s.compare("eq", ct, zero), infinite_times_zero)
-    return s.select(s.and_(lost, unwanted), zero, product)
+
+    def kept_or_zero() -> Any:
+        infinite_times_zero = s.and_(s.compare("eq", d, zero), s.compare("eq", ct, ct))
+        unwanted = s.or_(s.compare("eq", ct, zero), infinite_times_zero)
+        return s.select(unwanted, zero, product)
+
+    return s.seldom(s.compare("ne", product, product), kept_or_zero, product)
 
 
 def _samples_special(rng: np.random.Generator) -> Iterable[Sample]:
@@ -72,8 +75,12 @@ def _ref_both(a: Attrs, x: Array, y: Array) -> Array:
 
 def _lower_both(s: Any, a: Attrs, x: Any, y: Any) -> Any:
     product, zero = s.mul(x, y), s.const(0.0, s.dtype_of(x))
-    unwanted = s.or_(s.compare("eq", x, zero), s.compare("eq", y, zero))
-    return s.select(s.and_(s.compare("ne", product, product), unwanted), zero, product)
+
+    def kept_or_zero() -> Any:
+        unwanted = s.or_(s.compare("eq", x, zero), s.compare("eq", y, zero))
+        return s.select(unwanted, zero, product)
+
+    return s.seldom(s.compare("ne", product, product), kept_or_zero, product)
 
 
 CHAIN_BOTH = register(

@@ -13,6 +13,7 @@ from vector_kernels import TARGETS, run
 
 from treadle.codegen.scalar_llvm import Element, LlvmScalarOps
 from treadle.codegen.target import Target
+from treadle.ir.op import NO_ATTRS, get_op
 from treadle.ir.types import (
     DTYPES,
     FLOATS,
@@ -346,3 +347,60 @@ def test_float64_uniform_maths_is_scalar_code(target: Target) -> None:
         return s.mul(a, s.math("exp", s.const(0, float64)))
 
     _same(run(target, target.lanes(float64), write, float64, x), x)
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_what_seldom_holds_is_computed_for_any_lane_in_which_it_does(
+    dtype: DType, lanes: int, target: Target
+) -> None:
+    """One lane, whichever, all lanes, or none; the others keep their value."""
+    width = 16
+    x = np.arange(1, (width + 2) * width + 1).astype(dtype.dtype).reshape(width + 2, width)
+    x[np.arange(width), np.arange(width)] *= -1
+    x[width] *= -1
+
+    def fn(s: LlvmScalarOps, x: Element) -> Element:
+        zero = s.const(0.0, dtype)
+        return s.seldom(s.compare("lt", x, zero), lambda: s.mul(x, s.const(8.0, dtype)), x)
+
+    got = run(target, lanes, fn, dtype, x.ravel()).reshape(x.shape)
+    np.testing.assert_array_equal(got, np.where(x < 0, x * 8, x))
+
+
+@pytest.mark.parametrize("uniform", ["cond", "then", "both"])
+def test_what_seldom_holds_may_be_the_same_in_all_lanes(uniform: str, target: Target) -> None:
+    x = np.arange(-32, 32, dtype=np.float32)
+
+    def fn(s: LlvmScalarOps, x: Element) -> Element:
+        one, two = s.const(1.0, float32), s.const(2.0, float32)
+        cond = s.compare("lt", one, two) if uniform != "then" else s.compare("lt", x, one)
+        return s.seldom(cond, lambda: s.mul(x, two) if uniform == "cond" else two, x)
+
+    want = {"cond": x * 2, "then": np.where(x < 1, 2, x), "both": np.full_like(x, 2)}[uniform]
+    np.testing.assert_array_equal(run(target, 4, fn, float32, x), want)
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 16])
+@pytest.mark.parametrize("name", ["chain", "chain_both"])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_the_chain_rules_product_drops_its_nan_in_one_lane_alone(
+    dtype: DType, name: str, lanes: int, target: Target
+) -> None:
+    op = get_op(name)
+    special = np.array([0.0, -0.0, 1.0, -2.5, np.inf, -np.inf, np.nan], dtype.dtype)
+    x, y = (v.ravel() for v in np.meshgrid(special, special))
+    left, right = (np.full((len(x), 16), 3.0, dtype.dtype) for _ in range(2))
+    for k in range(len(x)):
+        left[k, k % 16], right[k, k % 16] = x[k], y[k]
+
+    def fn(s: LlvmScalarOps, a: Element, b: Element) -> Element:
+        found: Element = op.lower.fn(s, NO_ATTRS, a, b)  # type: ignore[union-attr]
+        return found
+
+    got = run(target, lanes, fn, dtype, left.ravel(), right.ravel()).reshape(left.shape)
+    with np.errstate(invalid="ignore"):
+        want = op.ref(NO_ATTRS, left, right)
+    np.testing.assert_array_equal(got, want)
+    is_number = ~np.isnan(want)
+    np.testing.assert_array_equal(np.signbit(got[is_number]), np.signbit(want[is_number]))
