@@ -202,7 +202,8 @@ class _Recorder:
 
     def live_roots(self) -> list[Any]:
         roots = [item for item in self.tree.items if item.step.how == "root"]
-        return [self.live.get(item.number, item.value) for item in roots]
+        firsts = [item.of or item for item in roots]  # one object as two arguments stays one
+        return [self.live.get(item.number, item.value) for item in firsts]
 
     # --- in ----------------------------------------------------------------------------------
 

@@ -479,3 +479,29 @@ def test_state_bound_to_as_many_bytes_of_another_type_has_that_type(
             assert (found.shape, found.dtype) == (held["w"].shape, held["w"].dtype.dtype)
             seen.append((found.shape, found.dtype, found.tolist()))
     assert all(one == seen[0] for one in seen)
+
+
+def test_one_view_or_container_as_two_arguments_is_one_object() -> None:
+    """A view whose storage nobody else reaches, a list, and a list that holds an array."""
+
+    def write(x: Tensor, y: Tensor) -> tuple[Tensor, bool]:
+        x[0] = 9.0
+        return x + y, x is y
+
+    def extend(x: list[Any], y: list[Any]) -> tuple[Tensor, bool]:
+        x.append(treadle.asarray(x[0]) * 2.0)
+        return y[0] + y[-1], x is y
+
+    for f, make in (
+        (write, lambda: values(1, 2, 3)[1:]),
+        (extend, lambda: [values(1, 2, 3)[1:]]),
+        (extend, lambda: [np.array([4.0, 5.0])]),
+    ):
+        step = treadle.jit(f)
+        for _ in range(3):
+            given, plain = make(), make()
+            found, one = step(given, given)
+            expected, _ = f(plain, plain)
+            assert one
+            assert found.tolist() == expected.tolist()
+            assert len(given) == len(plain)
