@@ -10,8 +10,9 @@ there before the contraction is, or be computed from such values (`gt(h, 0)` und
 then moves along where nothing else wants it or where it is cheap. Views between are looked through:
 the epilogue has the shape of the product.
 
-A second walk, from the end, finds what the rest of the program needs of each epilogue. All of that
-is stored, except cheap values that can be computed again from what is stored anyway.
+A second walk, from the end (`epilogue_needs`), finds what the rest of the program needs of each
+epilogue. All of that is stored, except cheap values that are computed again from what is stored
+anyway: outside, or in the epilogues of later contractions.
 
 New values of state stay outside, with all that is computed for them alone: maps write them over the
 old ones, which an epilogue cannot, and one map serves all parameters.
@@ -19,16 +20,16 @@ old ones, which an epilogue cannot, and one map serves all parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Final
 
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Instr, Result, Value, uses
-from treadle.ir.op import Trait, must_run
+from treadle.ir.op import Trait
 from treadle.ir.regions import broadcasts_to, is_epilogue_op
 from treadle.ir.types import Shape, size_product
+from treadle.passes.epilogue_needs import Epilogue, Needs, body_of, sources_of
 from treadle.passes.fuse_build import is_scalar_const, scalar_const
 from treadle.passes.fuse_regions import MAX_CHEAP
 from treadle.passes.fuse_shapes import is_fusible, regrouped
@@ -36,34 +37,6 @@ from treadle.passes.manager import PassContext
 
 MAX_INSTRS: Final = 60  # in one epilogue
 MAX_ARRAYS: Final = 4  # operands of the product's size
-
-
-@dataclass(slots=True)
-class Epilogue:
-    """What one contraction takes in.
-
-    `members` consume the product, `values` are their results, the product and views of these;
-    `slices` are computed from other values
-    and moved along; `leaves` are operands, `views` says what other operands are views of. `stored`:
-    the values that the rest of the program needs.
-    """
-
-    contract: Instr
-    members: list[Instr] = field(default_factory=list)
-    values: set[Value] = field(default_factory=set)
-    slices: set[Instr] = field(default_factory=set)
-    leaves: set[Value] = field(default_factory=set)
-    views: dict[Value, Value] = field(default_factory=dict)
-    stored: list[Value] = field(default_factory=list)
-
-    @property
-    def product(self) -> Value:
-        return self.contract.result
-
-    def large(self, more: Iterable[Value] = ()) -> int:
-        """How many operands are as large as the product."""
-        size = self.product.type.size
-        return sum(v.type.size == size for v in self.leaves.union(more))
 
 
 def run(fn: Function, ctx: PassContext) -> Function:
@@ -75,7 +48,7 @@ def run(fn: Function, ctx: PassContext) -> Function:
     grown = {e.contract: e for e in found if e.members}
     if not grown:
         return fn
-    kept = _Needs(fn, grown, walk.index).choose()
+    kept = Needs(fn, grown, walk.index, ctx).choose()
     return _emit(fn, grown, kept, ctx)
 
 
@@ -119,11 +92,14 @@ class _Walk:
         found = {r.value for r in self.fn.results if r.kind == "state"}
         others = {r.value for r in self.fn.results if r.kind != "state"}
         for instr in reversed(self.fn.instrs):
-            is_view = instr.op.name == "reshape"
-            if len(instr.results) != 1 or not (is_view or is_fusible(instr)):
+            if len(instr.results) != 1 or not _is_map_or_view(instr):
                 continue
             users = self.users.get(instr.result, ())
-            if users and instr.result not in others and all(u.results[0] in found for u in users):
+            if not users or instr.result in others:
+                continue
+            # What a contraction reads is finished before the update, also where its product, a
+            # gradient that is kept, is state itself.
+            if all(_is_map_or_view(u) and u.results[0] in found for u in users):
                 found.add(instr.result)
         return found
 
@@ -235,152 +211,14 @@ class _Walk:
         return maker.op.name == "broadcast_to" or len(large) <= 1
 
 
+def _is_map_or_view(instr: Instr) -> bool:
+    return instr.op.name == "reshape" or is_fusible(instr)
+
+
 def _stripped(shape: Shape) -> Shape:
     """Without leading 1s."""
     first = next((n for n, s in enumerate(shape) if s != 1), len(shape))
     return shape[first:]
-
-
-# --- what the rest of the program needs ------------------------------------------------------
-
-
-class _Needs:
-    """The walk from the last instruction to the first."""
-
-    def __init__(
-        self, fn: Function, grown: Mapping[Instr, Epilogue], index: Mapping[Value, int]
-    ) -> None:
-        self.fn, self.grown, self.index = fn, grown, index
-        self.home = {m.result: e for e in grown.values() for m in e.members}
-        self.products = {e.product for e in grown.values()}
-        self.needed: set[Value] = set(fn.outputs)
-        self.in_memory: set[Value] = set(fn.outputs)
-
-    def choose(self) -> set[Instr]:
-        """Fills `stored`; the instructions that stay outside of epilogues."""
-        kept: set[Instr] = set()
-        for n in range(len(self.fn.instrs) - 1, -1, -1):
-            instr = self.fn.instrs[n]
-            if instr in self.grown:
-                kept.update(self._settle(self.grown[instr], n))
-            elif not self.needed.isdisjoint(instr.results) or must_run(instr.op, instr.attrs):
-                if instr.results and instr.results[0] in self.home:
-                    continue  # stored, until `_settle` says otherwise
-                kept.add(instr)
-                self._read(instr)
-        return kept
-
-    def _read(self, instr: Instr) -> None:
-        self.needed.update(instr.args)
-        if instr.op.name == "reshape":
-            if instr.result in self.in_memory:
-                self.in_memory.update(instr.args)
-        elif not is_fusible(instr):
-            self.in_memory.update(instr.args)
-
-    def _settle(self, epilogue: Epilogue, at: int) -> Iterator[Instr]:
-        """Decide what is stored; the members that are computed again outside."""
-        values = [epilogue.product, *(m.result for m in epilogue.members)]
-        choices = [self._stored(epilogue, values, base, at) for base in (None, *values)]
-        stored, again = min(choices, key=lambda choice: len(choice[0]))
-        dtype = epilogue.product.type.dtype
-        if stored and all(v.type.dtype != dtype for v in stored):
-            stored.insert(0, epilogue.product)
-        epilogue.stored = stored
-        for maker in again:
-            yield maker
-            self._read(maker)
-        if stored:
-            leaves = _body(epilogue)[1]
-            self.needed.update(leaves)
-            self.in_memory.update(leaves)
-            self.needed.update(epilogue.contract.args)
-            self.in_memory.update(epilogue.contract.args)
-
-    def _stored(
-        self, epilogue: Epilogue, values: Sequence[Value], base: Value | None, at: int
-    ) -> tuple[list[Value], list[Instr]]:
-        """What must be stored, `base` among it, and the members that are computed again."""
-        behind = _sources(epilogue)
-        inside = {a for m in epilogue.members for a in m.args}
-        stored: list[Value] = []
-        again: dict[Instr, None] = {}
-        for value in values:
-            if value not in self.needed and value is not base:
-                continue
-            makers = None
-            if value is not base and value not in self.in_memory:
-                makers = self._had_again(value, inside, behind, {*stored}, at)
-            if makers is None:
-                stored.append(value)
-            else:
-                again.update(dict.fromkeys(makers))
-        return stored, list(again)
-
-    def _had_again(
-        self, value: Value, inside: set[Value], behind: Mapping[Value, Value],
-        stored: set[Value], at: int,
-    ) -> list[Instr] | None:  # fmt: skip
-        """The members that compute `value` from what is stored, for who needs it outside; None
-        where that costs more than storing it."""
-        found: list[Instr] = []
-        work = [value]
-        while work:
-            maker = work.pop().producer
-            if maker is None or maker.op.name == "contract" or len(found) > MAX_CHEAP:
-                return None
-            if maker.op.has(Trait.EXPENSIVE) and maker.result in inside:
-                return None
-            found.append(maker)
-            for arg in maker.args:
-                source = behind.get(arg)
-                if source is None or not (source in self.home or source in self.products):
-                    if arg not in self.needed and self.index.get(arg, -1) > at:
-                        return None
-                elif arg is not source and arg not in self.needed:
-                    return None
-                elif source not in stored:
-                    work.append(source)
-        return found
-
-
-def _sources(epilogue: Epilogue) -> dict[Value, Value]:
-    """For each value of the epilogue what it is a view of: the product, a member, an operand."""
-    found = dict(epilogue.views)
-    for value in epilogue.values:
-        here = value
-        while here.producer is not None and here.producer.op.name == "reshape":
-            here = here.producer.args[0]
-        found[value] = here
-    return found
-
-
-def _body(epilogue: Epilogue) -> tuple[list[Instr], list[Value]]:
-    """The instructions that compute what is stored, operands first, and the operands that they
-    take from outside, without constants."""
-    behind = _sources(epilogue)
-    body: list[Instr] = []
-    leaves: dict[Value, None] = {}
-    done: set[Value] = {epilogue.product}
-    members = set(epilogue.members)
-    work = [(v, False) for v in reversed(epilogue.stored)]
-    while work:
-        value, ready = work.pop()
-        value = behind.get(value, value)
-        if value in done or value in leaves:
-            continue
-        maker = value.producer
-        if is_scalar_const(value):
-            continue
-        if maker is None or not (maker in members or maker in epilogue.slices):
-            leaves[value] = None
-        elif ready:
-            done.add(value)
-            body.append(maker)
-        else:
-            work.append((value, True))
-            work.extend((a, False) for a in reversed(maker.args))
-    return body, list(leaves)
 
 
 # --- the new Function ------------------------------------------------------------------------
@@ -408,7 +246,7 @@ def _emit_epilogue(
 ) -> None:
     """The contraction with its region, and views of its results."""
     contract = epilogue.contract
-    body, leaves = _body(epilogue)
+    body, leaves = body_of(epilogue)
     under = _shapes(epilogue, body)
     target = epilogue.product.type.shape
     names = list(dict.fromkeys(i.op.name for i in body if i.op.name != "broadcast_to"))
@@ -449,7 +287,7 @@ def _fill(
     inner: Builder, epilogue: Epilogue, body: Sequence[Instr], inside: dict[Value, Value]
 ) -> None:
     """The region's instructions, in the product's shape."""
-    behind = _sources(epilogue)
+    behind = sources_of(epilogue)
     for instr in body:
         with inner.at(instr.loc):
             args = []
@@ -469,7 +307,7 @@ def _fill(
 def _shapes(epilogue: Epilogue, body: Sequence[Instr]) -> dict[Value, Shape]:
     """For each value, the shape of the member for which it is read."""
     found: dict[Value, Shape] = {}
-    members, behind = set(epilogue.members), _sources(epilogue)
+    members, behind = set(epilogue.members), sources_of(epilogue)
     for instr in reversed(body):
         shape = instr.result.type.shape if instr in members else found[instr.result]
         for arg in instr.args:

@@ -15,9 +15,11 @@ What a legal region is, which code generation relies on, stands in `treadle.ir.r
   epilogue      elementwise consumers move into contractions
   fuse_regions  clusters grow (on `fuse_graph`, which keeps them acyclic)
   fuse_build    what each region stores and what it computes again; the new Function
+  recompute     what both weigh: bytes of traffic and of memory against operations
   fuse_table    equal flat maps that differ only in their length become one fused_table
 
-Pairs of neighbours that stayed apart are noted with the reason.
+Pairs of neighbours that stayed apart are noted with the reason, and so is what became of each value
+that a later kernel needs: stored, or computed again there.
 """
 
 from __future__ import annotations

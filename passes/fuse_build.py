@@ -1,9 +1,10 @@
 """From clusters to regions: what each stores, what it computes again, and the new Function.
 
 Clusters are visited from the last to the first, so that it is known which of a cluster's values
-others need. A value of another cluster is read from memory, or computed again where that is cheap:
-a few inexpensive instructions over arrays that exist anyway. A cluster of which nobody needs a
-value any more, because all its users compute it again, vanishes.
+others need. A value of another cluster is read from memory, or computed again where the cost model
+of `treadle.passes.recompute` finds that less: a few inexpensive instructions over arrays that exist
+anyway. A cluster of which nobody needs a value any more, because all its users compute it again,
+vanishes.
 """
 
 from __future__ import annotations
@@ -15,10 +16,18 @@ from typing import Any
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Instr, Result, Value
 from treadle.ir.op import ArrayData, get_op, must_run
-from treadle.ir.types import Shape, TensorType, reduced_shape
+from treadle.ir.types import Shape, reduced_shape
 from treadle.passes.fuse_regions import MAX_CHEAP, Growth, is_cheap, is_check
 from treadle.passes.fuse_shapes import is_fusible
 from treadle.passes.manager import PassContext
+from treadle.passes.recompute import (
+    MIN_ELEMENTS,
+    Recompute,
+    bytes_of,
+    elements,
+    note_stored,
+    total,
+)
 
 MAX_LEAVES = 4  # arrays that a value computed again may be computed from
 
@@ -35,7 +44,7 @@ class Plan:
 
 def build(growth: Growth, ctx: PassContext) -> Function:
     """The Function of regions, views and kernels; notes on neighbours that stayed apart."""
-    selection = _Selection(growth)
+    selection = _Selection(growth, ctx)
     chosen = selection.choose()
     _note_refusals(growth, chosen, ctx)
     return _emit(growth, chosen)
@@ -47,13 +56,16 @@ def build(growth: Growth, ctx: PassContext) -> Function:
 class _Selection:
     """The walk from the last cluster to the first."""
 
-    def __init__(self, growth: Growth) -> None:
-        self.growth = growth
+    def __init__(self, growth: Growth, ctx: PassContext) -> None:
+        self.growth, self.ctx = growth, ctx
         self.fn = growth.fn
         self.needed: set[Value] = set()
         self.running: set[int] = set()
         self.finished = self._finished_anyway()
         self.readers = self._readers()
+        self.written = self._written()
+        self._finish_what_is_not_cheap()
+        self.told: set[Value] = set()
 
     def choose(self) -> list[Plan | Instr]:
         """Regions and other instructions that are needed, in order."""
@@ -96,6 +108,26 @@ class _Selection:
             for arg in instr.args:
                 readers.setdefault(arg, set()).add(self.growth.graph.find(n))
         return readers
+
+    def _written(self) -> dict[Value, int]:
+        """For each state parameter, where its new value is computed."""
+        new = {r.path: r.value for r in self.fn.results if r.kind == "state"}
+        written = {}
+        for param in self.fn.params:
+            maker = self.growth.index.get(new[param.path]) if param.path in new else None
+            if param.kind == "state" and maker is not None:
+                written[param.value] = self.growth.graph.order(maker)
+        return written
+
+    def _finish_what_is_not_cheap(self) -> None:
+        """Other clusters read what they cannot compute again, whatever else is decided."""
+        find = self.growth.graph.find
+        for n, instr in enumerate(self.fn.instrs):
+            if not is_fusible(instr) or is_scalar_const(instr.result):
+                continue
+            others = self.readers.get(instr.result, set()) - {find(n)}
+            if any(isinstance(self._makers(instr.result, c), str) for c in others):
+                self.finished.add(instr.result)
 
     def _region(self, cluster: int) -> Plan | None:
         members = sorted(self.growth.graph.members[cluster])
@@ -142,7 +174,31 @@ class _Selection:
     def _computed_again(self, value: Value, cluster: int) -> list[int] | None:
         """The instructions that compute `value` inside `cluster` too; None: read it instead."""
         if self._is_finished(value):
+            self._tell(value, cluster)
             return None
+        found = self._makers(value, cluster)
+        if isinstance(found, str):
+            return None
+        makers, leaves = found
+        if elements(value.type) < MIN_ELEMENTS:
+            return makers if self._is_worth_it(value, leaves, cluster) else None
+        weighed = self._weighed(value, makers, leaves, cluster)
+        weighed.note(self.ctx)
+        return makers if weighed.against is None else None
+
+    def _tell(self, value: Value, cluster: int) -> None:
+        """Note why a value that an earlier region stores for `cluster` is not computed again."""
+        maker = self.growth.index.get(value)
+        if maker is None or value in self.told or not is_fusible(self.growth.instrs[maker]):
+            return
+        self.told.add(value)
+        why = self._makers(value, cluster)
+        if isinstance(why, str):
+            note_stored(self.ctx, value, why)
+
+    def _makers(self, value: Value, cluster: int) -> tuple[list[int], set[Value]] | str:
+        """The instructions that compute `value` inside `cluster` from values that are in memory,
+        and these values; or why there are none."""
         found: dict[int, None] = {}
         leaves: set[Value] = set()
         work = [value]
@@ -155,12 +211,47 @@ class _Selection:
                 leaves.add(here)
                 continue
             if maker is None or not self._is_cheap(maker, cluster):
-                return None
+                name = here.producer.op.name if here.producer is not None else "a parameter"
+                return f"{name} is not computed twice"
             found[maker] = None
             if len(found) > MAX_CHEAP:
-                return None
+                return f"it takes more than {MAX_CHEAP} operations"
             work.extend(self.growth.instrs[maker].args)
-        return list(found) if self._is_worth_it(value, leaves, cluster) else None
+        return list(found), leaves
+
+    def _weighed(
+        self, value: Value, makers: Sequence[int], leaves: set[Value], cluster: int
+    ) -> Recompute:
+        """What it costs to compute `value` again in `cluster` from `leaves`."""
+        readers = self.readers[value]
+        extra = [v for v in leaves if cluster not in self.readers.get(v, ())]
+        size = bytes_of(value.type)
+        saved = size + size // len(readers)  # each of the readers saves its part of the write
+        if self._vanishes(value, cluster):
+            home = self.growth.graph.find(self.growth.index[value])
+            saved += total([v for v in leaves if home in self.readers[v]])
+        kept = [v for v in extra if self._lives_longer(v, cluster)]
+        instrs = tuple(self.growth.instrs[n] for n in makers)
+        return Recompute(value, instrs, 1, saved, total(extra), total(kept))
+
+    def _vanishes(self, value: Value, cluster: int) -> bool:
+        """Is `value`, and that for `cluster`, all that its own cluster is there for?"""
+        graph, instrs = self.growth.graph, self.growth.instrs
+        home = graph.find(self.growth.index[value])
+        if self.readers[value] != {cluster}:
+            return False
+        others = (instrs[n].result for n in graph.members[home] if instrs[n].result is not value)
+        return all(self.readers.get(v, set()) <= {home} and v not in self.needed for v in others)
+
+    def _lives_longer(self, value: Value, cluster: int) -> bool:
+        """Would `value` stay in memory longer than before, if `cluster` read it?"""
+        here = self.growth.graph.order(cluster)
+        if value in self.written:
+            return self.written[value] < here  # its buffer could not take the new state
+        if value.producer is None or value in self.fn.outputs:
+            return False
+        order = self.growth.graph.order
+        return all(order(c) < here for c in self.readers.get(value, ()))
 
     def _is_cheap(self, maker: int, cluster: int) -> bool:
         instr = self.growth.instrs[maker]
@@ -181,17 +272,18 @@ class _Selection:
         if what is None or not what.reduced:
             return False
         kept = reduced_shape(what.space, what.reduced, keepdims=True)
-        return value.type.shape == kept and _elements(value.type) * 8 <= _elements(beside.type)
+        return value.type.shape == kept and elements(value.type) * 8 <= elements(beside.type)
 
     def _is_worth_it(self, value: Value, leaves: set[Value], cluster: int) -> bool:
-        """Does reading `leaves` instead cost no more than storing and reading `value`?"""
-        large = _elements(value.type)
+        """Does reading `leaves` instead cost no more than storing and reading `value`, which is so
+        small that kernels count, not bytes?"""
+        large = elements(value.type)
         extra = [
             v
             for v in leaves
-            if _elements(v.type) * 2 > large and cluster not in self.readers.get(v, ())
+            if elements(v.type) * 2 > large and cluster not in self.readers.get(v, ())
         ]
-        if any(_elements(v.type) > large for v in extra):
+        if any(elements(v.type) > large for v in extra):
             return False
         alone = self.readers.get(value) == {cluster}
         return len(leaves) <= MAX_LEAVES and len(extra) <= (2 if alone else 1)
@@ -213,14 +305,6 @@ def scalar_const(instr: Instr) -> ArrayData | None:
     if count == 0 or data.data != data.data[:size] * count:
         return None
     return ArrayData(data.dtype, (), data.data[:size])
-
-
-def _elements(type: TensorType) -> int:
-    """The number of elements; a symbolic size counts as a small one."""
-    count = 1
-    for size in type.shape:
-        count *= size if isinstance(size, int) else 32
-    return count
 
 
 # --- notes -----------------------------------------------------------------------------------
