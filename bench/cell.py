@@ -48,6 +48,15 @@ def measure(step: Step, seconds: float, least: int = 5) -> list[float]:
     return times
 
 
+def measure_told(step: Step, seconds: float, least: int = 3) -> list[float]:
+    """The seconds that steps tell of themselves, for `seconds` and at least `least` of them."""
+    told: list[float] = []
+    end = perf_counter() + seconds
+    while perf_counter() < end or len(told) < least:
+        told.append(step())
+    return told
+
+
 _STATUS = Path("/proc/self/status")
 
 
@@ -88,14 +97,15 @@ def main() -> int:
     parser.add_argument("peer")
     parser.add_argument("--seconds", type=float, default=1.0)
     args = parser.parse_args()
-    program = workloads()[args.workload].programs[args.peer]
+    workload = workloads()[args.workload]
+    program = workload.programs[args.peer]
     import_module(_MODULES[args.peer])
     before = _forget_peak()
     started = perf_counter()
     step = program()
     step()
     first = perf_counter() - started
-    times = measure(step, args.seconds)
+    times = (measure_told if workload.own_clock else measure)(step, args.seconds)
     peak = _peak_kib()
     json.dump({"times": times, "first": first, "peak_kib": peak - before}, sys.stdout)
     return 0

@@ -27,13 +27,17 @@ class Work:
 class Workload:
     """`programs[peer]()` prepares (data, weights, compilation) and returns the step to time.
 
-    A step returns when its results are there. `eager` marks peers that run op by op.
+    A step returns when its results are there. With `own_clock` it returns the seconds that count,
+    which it has measured in a process that it started. `on_request`: it takes long, and runs only
+    where it is asked for by name.
     """
 
     name: str
     title: str
     work: Work
     programs: Mapping[str, Program] = field(repr=False)
+    own_clock: bool = False
+    on_request: bool = False
 
 
 _REGISTRY: dict[str, Workload] = {}

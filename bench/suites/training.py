@@ -47,6 +47,7 @@ def add_training(
     title: str,
     model: Model,
     by_hand: Callable[[Model], Program] | None = None,
+    on_request: bool = False,
 ) -> None:
     """Add the train step of `model`; `by_hand` is its NumPy version, where there is one."""
     programs = {
@@ -57,7 +58,7 @@ def add_training(
     }
     if by_hand is not None:
         programs["numpy"] = by_hand(model)
-    add(Workload(name, title, model.work, programs))
+    add(Workload(name, title, model.work, programs, on_request=on_request))
 
 
 def _treadle(model: Model) -> Program:

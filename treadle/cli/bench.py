@@ -14,7 +14,9 @@ from treadle.ir.errors import TreadleError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workload", nargs="*", help="default: all; see --list")
+    parser.add_argument(
+        "workload", nargs="*", help="default: all but those that take long; see --list"
+    )
     parser.add_argument(
         "--peers", help=f"comma-separated, of {','.join(PEERS)}; default: all that are installed"
     )
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         if file is not None and not file.parent.is_dir():
             raise Mistake(f"there is no folder {file.parent} for {file.name}")
     base = _read(args.compare) if args.compare else None
-    chosen = [known[n] for n in args.workload] or list(known.values())
+    chosen = [known[n] for n in args.workload] or [w for w in known.values() if not w.on_request]
     result = _measure(args, chosen, wanted, explicit=bool(args.peers))
     return _report(args, result, base)
 
