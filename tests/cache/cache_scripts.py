@@ -46,4 +46,7 @@ def run_script(
 
 
 def environment_for(directory: Path, **more: str) -> dict[str, str]:
-    return {**os.environ, "TREADLE_CACHE": "1", "TREADLE_CACHE_DIR": str(directory), **more}
+    """The cache in `directory`, and no progress lines: on a busy machine a compilation may take the
+    two seconds after which one is told, and stderr is to hold nothing but notices."""
+    here = {"TREADLE_CACHE": "1", "TREADLE_CACHE_DIR": str(directory), "TREADLE_PROGRESS": "0"}
+    return {**os.environ, **here, **more}
