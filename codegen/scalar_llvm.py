@@ -24,6 +24,7 @@ from treadle.codegen.llvm import (
     Val,
     int_const,
     register_type,
+    vec,
 )
 from treadle.codegen.scalar_integer import floor_divide, floor_remainder
 from treadle.codegen.scalar_rounding import float_remainder, rounded
@@ -343,7 +344,11 @@ def float_extreme(w: FunctionWriter, x: Val, y: Val, which: str) -> Val:
     sequence (two blends, a max, a compare, a blend) is as short as any.
     """
     size = x.type.lanes * x.type.bits
-    if not w.target.has("avx512dq") or size not in (128, 256, 512):
+    if not w.target.has("avx512dq"):
+        return w.binary(f"llvm.{which}imum", x, y)
+    if not x.type.lanes or size < 128:
+        return _low_extreme(w, x, y, which)
+    if size > 512:
         return w.binary(f"llvm.{which}imum", x, y)
     element = "ps" if x.type.bits == 32 else "pd"
     mask = int_const(-1, I16 if x.type.lanes > 8 else I8)
@@ -355,3 +360,17 @@ def float_extreme(w: FunctionWriter, x: Val, y: Val, which: str) -> Val:
     name = f"llvm.x86.avx512.mask.range.{element}.{size}"
     larger = w.external(name, x.type, args)
     return w.select(w.fcmp("uno", x, y), w.fadd(x, y), larger)
+
+
+def _low_extreme(w: FunctionWriter, x: Val, y: Val, which: str) -> Val:
+    """`float_extreme` of scalars or of a few lanes, in the low lanes of 128 bits: the last steps
+    of a row's maximum."""
+    few = x.type.lanes
+    lanes = 128 // x.type.bits
+    if few:
+        picks = [k % few for k in range(lanes)]
+        a, b = w.shuffle(x, None, picks), w.shuffle(y, None, picks)
+        return w.shuffle(float_extreme(w, a, b, which), None, range(few))
+    nothing = Val("poison", vec(x.type, lanes))
+    a, b = w.insert(nothing, x, 0), w.insert(nothing, y, 0)
+    return w.extract(float_extreme(w, a, b, which), 0)

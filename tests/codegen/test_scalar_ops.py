@@ -147,7 +147,7 @@ def _maximum(x: Array, y: Array, largest: bool) -> Array:
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_maximum_and_minimum_order_zeros_and_keep_nan(target: Target, dtype: DType) -> None:
     x, y = _pairs(dtype)
-    for lanes in _widths(target, dtype):
+    for lanes in sorted({1, 2, 4, 8, *_widths(target, dtype)}):
         got = run(target, lanes, lambda s, a, b: s.maximum(a, b), dtype, x, y)
         _same(got, _maximum(x, y, True))
         got = run(target, lanes, lambda s, a, b: s.minimum(a, b), dtype, x, y)
