@@ -12,13 +12,10 @@ A table is one NumPy array of words. It refers to Python objects by address, and
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import gc
 import itertools
 import struct
 import types
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,72 +23,22 @@ import numpy as np
 import numpy.typing as npt
 
 from treadle.codegen.call_table import RECORD, Op, TensorFact
-from treadle.runtime.call_layout import NotFound, objects, slot_offset, tensor_slots, words
+from treadle.runtime.call_fields import (
+    FIELDS,
+    NotNative,
+    contents_offset,
+    field_offset,
+    found_in_class,
+    has_plain_dict,
+)
+from treadle.runtime.call_layout import NotFound, objects, slot_offset, tensor_slots
+from treadle.runtime.call_words import Words
 from treadle.tracer.guards import GuardPlan, content
 from treadle.tracer.history import History
 from treadle.tracer.items import Item
 from treadle.tracer.names import is_treadle
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.walk import instance_dict
-
-# Objects of C code and their attributes that are plain fields.
-_FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {
-    types.FunctionType: ("__code__", "__globals__", "__closure__"),
-    types.MethodType: ("__self__", "__func__"),
-    types.CellType: ("cell_contents",),
-    property: ("fget",),
-    staticmethod: ("__func__",),
-    classmethod: ("__func__",),
-    functools.partial: ("func", "args", "keywords"),
-    functools.partialmethod: (),
-}
-
-
-class Words:
-    """Memory for tables: words, some of which are addresses of objects or of other words."""
-
-    def __init__(self) -> None:
-        self.kept: list[Any] = []
-        self._words: list[int] = []
-        self._inner: list[tuple[int, int]] = []  # (where, the position whose address goes there)
-        self._known: dict[int, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._words)
-
-    def object(self, x: Any) -> int:
-        """The address of an object, which is kept alive."""
-        if id(x) not in self._known:
-            self._known[id(x)] = id(x)
-            self.kept.append(x)
-        return id(x)
-
-    def reserve(self, count: int) -> int:
-        """Room for so many words, all 0; its position."""
-        position = len(self._words)
-        self._words += [0] * count
-        return position
-
-    def put(self, values: Sequence[int]) -> int:
-        """Words; their position."""
-        position = len(self._words)
-        self._words += values
-        return position
-
-    def set(self, position: int, value: int) -> None:
-        self._words[position] = value
-
-    def point(self, position: int, to: int) -> None:
-        """The word at `position` becomes the address of the word at `to`."""
-        self._inner.append((position, to))
-
-    def finish(self) -> npt.NDArray[np.int64]:
-        """The array, its inner addresses filled in."""
-        made = np.array([*self._words, 0], np.int64)
-        base = made.ctypes.data
-        for position, to in self._inner:
-            made[position] = base + 8 * to
-        return made
 
 
 @dataclass(slots=True)
@@ -105,15 +52,11 @@ class GuardRecords:
     fetched: list[int]
 
 
-class _NotNative(Exception):
-    """Something that only Python can check."""
-
-
 def guard_records(plan: GuardPlan, arguments: int, into: Words) -> GuardRecords | None:
     """The guard of `plan` as records in `into`; None where it needs Python."""
     try:
         return _Writer(plan, arguments, into).write()
-    except (_NotNative, NotFound):
+    except (NotNative, NotFound):
         return None
 
 
@@ -237,7 +180,7 @@ class _Writer:
         how, key, parent = item.step.how, item.step.key, item.parent
         if how == "root":
             if key >= self.arguments:
-                raise _NotNative
+                raise NotNative
             self.registers[item.number] = key
         elif how == "const":
             self.constant(item, key)
@@ -260,7 +203,7 @@ class _Writer:
         elif how == "apply" and key is instance_dict and parent is not None:
             self.dictionary(item, parent)
         else:
-            raise _NotNative
+            raise NotNative
 
     def field(
         self, item: Item | None, source: int, owner: Any, name: str, value: Any,
@@ -272,7 +215,7 @@ class _Writer:
         if into is None:
             assert item is not None
             into = self.fresh(item)
-        offset = _field_offset(owner, name, value)
+        offset = field_offset(owner, name, value)
         self.op(Op.SLOT, into, source, offset, self.object(type(owner)))
 
     def closure(self, item: Item, number: int) -> None:
@@ -298,29 +241,29 @@ class _Writer:
         elif isinstance(value, tuple) and type(value).__getitem__ is tuple.__getitem__:
             self.op(Op.TUPLE, self.fresh(item), source, key, cls)
         else:
-            raise _NotNative
+            raise NotNative
 
     def key(self, key: Any) -> tuple[int, int]:
         """A key and its hash: what is looked up by them cannot run Python code where the class
         compares by identity or in C."""
         own = type(key)
         plain = own in (str, int, bool, float, type(None))
-        if not plain and _found(own, "__hash__") not in _BY_IDENTITY:
-            raise _NotNative
+        if not plain and found_in_class(own, "__hash__") not in _BY_IDENTITY:
+            raise NotNative
         return self.object(key), hash(key)
 
     def attribute(self, item: Item, parent: Item, name: str) -> None:
         owner = _value(parent)
         cls = type(owner)
-        if name != "__dict__" and cls in _FIELDS:
+        if name != "__dict__" and cls in FIELDS:
             self.field(item, self.register(parent), owner, name, item.value)
             return
-        if _found(cls, "__getattribute__") is not vars(object)["__getattribute__"]:
-            raise _NotNative
+        if found_in_class(cls, "__getattribute__") is not vars(object)["__getattribute__"]:
+            raise NotNative
         if name == "__dict__":
             self.dictionary(item, parent)
             return
-        found = _found(cls, name)
+        found = found_in_class(cls, name)
         there = 0 if found is None else self.object(found)
         self.op(Op.LOOKED_UP, self.object(cls), self.object(name), there)
         if isinstance(found, types.MemberDescriptorType):
@@ -329,15 +272,15 @@ class _Writer:
             return
         own = getattr(owner, "__dict__", {})
         if hasattr(type(found), "__set__") or own.get(name) is not item.value:
-            raise _NotNative
+            raise NotNative
         inside = self.dictionary(None, parent, own)
         self.op(Op.DICT, self.fresh(item), inside, *self.key(name), self.object(dict))
 
     def dictionary(self, item: Item | None, parent: Item, own: Any = None) -> int:
         """The attributes of an instance; their register."""
         owner = _value(parent)
-        if not _has_plain_dict(owner, own if item is None else item.value):
-            raise _NotNative
+        if not has_plain_dict(owner, own if item is None else item.value):
+            raise NotNative
         into = next(self.numbers) if item is None else self.fresh(item)
         self.op(Op.ATTRIBUTES, into, self.register(parent), 0, self.object(type(owner)))
         return into
@@ -347,14 +290,14 @@ class _Writer:
         if how == "cell":
             cell = next(self.numbers)
             self.constants[cell] = self.object(key)
-            self.op(Op.EMPTY, cell, cell, _contents_offset(), self.object(types.CellType))
+            self.op(Op.EMPTY, cell, cell, contents_offset(), self.object(types.CellType))
         elif how == "item" and parent is not None and isinstance(parent.value, _DICTS):
             proxy = isinstance(parent.value, types.MappingProxyType)
             register = self.register(parent)
             cls = self.object(dict if proxy else type(parent.value))
             self.op(Op.ABSENT, 0, register, *self.key(key), cls)
         else:
-            raise _NotNative
+            raise NotNative
 
     # --- all together ------------------------------------------------------------------------
 
@@ -413,13 +356,13 @@ class _Writer:
     def check_array(self, item: Item, r: int) -> None:
         x: npt.NDArray[Any] = item.value
         if type(x) is not np.ndarray or x.dtype.hasobject:
-            raise _NotNative
+            raise NotNative
         sizes = self.words.put(x.shape)
         cls, dtype = self.object(np.ndarray), self.object(x.dtype)
         self.op(Op.ARRAY, r, cls, dtype, _Inner(sizes), x.ndim)
         if self.plan.checks_content(item):
             if x.nbytes > _COMPARED:
-                raise _NotNative
+                raise NotNative
             data = np.frombuffer(content(x) or b"\0", np.uint8)
             self.object(data)
             self.op(Op.BYTES, r, x.nbytes, data.ctypes.data)
@@ -440,12 +383,12 @@ class _Writer:
         self.op(Op.IS, r, self.object(item.value))
 
     def check_data(self, item: Item, r: int) -> None:
-        raise _NotNative
+        raise NotNative
 
     def check_list(self, item: Item, r: int) -> None:
         self.exactly(item.value, r)
         if type(item.value).__len__ not in (list.__len__, tuple.__len__):
-            raise _NotNative
+            raise NotNative
         self.op(Op.SIZE, r, self.layout.size, len(item.value))
 
     check_tuple = check_deque = check_list
@@ -456,7 +399,7 @@ class _Writer:
 
     def keys(self, value: dict[Any, Any], r: int) -> None:
         if type(value).__iter__ is not dict.__iter__:
-            raise _NotNative  # an OrderedDict has an order of its own
+            raise NotNative  # an OrderedDict has an order of its own
         keys = [self.object(key) for key in value]
         self.op(Op.KEYS, r, len(keys), _Inner(self.words.put(keys)))
 
@@ -464,13 +407,13 @@ class _Writer:
         """The same elements in the same order. Of others than an empty set, only as they are."""
         self.exactly(item.value, r)
         if item.value or type(item.value) not in (set, frozenset):
-            raise _NotNative
+            raise NotNative
         self.op(Op.EMPTY_SET, r)
 
     def check_tree(self, item: Item, r: int) -> None:
         self.exactly(item.value, r)
         if any(child.step.how == "part" for child in item.children):
-            raise _NotNative
+            raise NotNative
 
     def check_object(self, item: Item, r: int) -> None:
         self.exactly(item.value, r)
@@ -538,72 +481,8 @@ class _InRecord:
 _IMMUTABLE: Final = frozenset({"scalar", "value", "same"})
 
 
-def _field_offset(owner: Any, name: str, value: Any) -> int:
-    """Where an object of C code keeps one of its attributes."""
-    if type(owner) is types.CellType:
-        offset = _contents_offset()
-    elif type(owner) is types.FunctionType:
-        offset = _function_offset(name)
-    elif name in _FIELDS.get(type(owner), ()):
-        return slot_offset(getattr(type(owner), name), owner, value)
-    else:
-        raise _NotNative
-    if words(owner, type(owner).__basicsize__)[offset // 8] != id(value):
-        raise NotFound(name)
-    return offset
-
-
-@functools.cache
-def _contents_offset() -> int:
-    return _one_place([types.CellType(object()) for _ in range(2)], lambda c: c.cell_contents)
-
-
-@functools.cache
-def _function_offset(name: str) -> int:
-    def made(n: int) -> Any:
-        scope: dict[str, Any] = {}
-        exec(f"def outer(x):\n    def f(): return x, {n}\n    return f\n", scope)
-        return scope["outer"](n)
-
-    return _one_place([made(1), made(2)], lambda f: getattr(f, name))
-
-
-def _one_place(owners: Sequence[Any], get: Any) -> int:
-    """The only place at which each owner holds what `get` gives."""
-    found: set[int] | None = None
-    for owner in owners:
-        held = id(get(owner))
-        memory = words(owner, type(owner).__basicsize__)
-        here = {8 * n for n, w in enumerate(memory) if n > 1 and w == held}
-        found = here if found is None else found & here
-    if found is None or len(found) != 1:
-        raise NotFound("a field")
-    return found.pop()
-
-
-def _found(cls: type[Any], name: str) -> Any:
-    """What the class finds under `name`, the first in the order of its bases; None: nothing."""
-    for base in cls.__mro__:
-        if name in vars(base):
-            return vars(base)[name]
-    return None
-
-
 def _value(item: Item) -> Any:
     """The object of an item; of a descriptor that leads on, it is not kept."""
     if item.kind == "open" and item.value is None and item.parent is not None:
         return item.parent.value[item.step.key]
     return item.value
-
-
-def _has_plain_dict(owner: Any, own: Any) -> bool:
-    """Whether `own` is the dictionary that the object itself keeps its attributes in."""
-    cls = type(owner)
-    if not any(type(vars(base).get("__dict__")) in _DICT_FIELDS for base in cls.__mro__):
-        return False
-    read = ctypes.pythonapi.PyObject_GenericGetDict
-    read.argtypes, read.restype = (ctypes.py_object, ctypes.c_void_p), ctypes.py_object
-    return read(owner, None) is own
-
-
-_DICT_FIELDS: Final = (types.GetSetDescriptorType, types.MemberDescriptorType)

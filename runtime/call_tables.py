@@ -26,8 +26,9 @@ from treadle.codegen.call_table import (
     Word,
 )  # fmt: skip
 from treadle.runtime.blocks import LARGE, aligned_block, blocks
-from treadle.runtime.call_guard import GuardRecords, Words, guard_records
+from treadle.runtime.call_guard import GuardRecords, guard_records
 from treadle.runtime.call_layout import NotFound, objects, offset_of
+from treadle.runtime.call_words import Words
 from treadle.runtime.executable import NativeExecutable, data_pointer
 from treadle.runtime.threads import get_num_threads, pool
 from treadle.tracer.guards import GuardPlan
