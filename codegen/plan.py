@@ -145,9 +145,7 @@ def plan_function(fn: Function, memory: MemoryPlan, target: Target) -> Plan:
     return Plan(target, tuple(kernels), scratch, shared)
 
 
-def _plan_instr(
-    instr: Instr, target: Target, tiles: set[Variant]
-) -> Body:
+def _plan_instr(instr: Instr, target: Target, tiles: set[Variant]) -> Body:
     attrs = cast(Any, instr.attrs)
     if instr.op.name == "fused":
         return plan_fused(region_of(instr), target)
