@@ -1,10 +1,13 @@
 """Memory for large results, kept for the next ones when the last array that looks into it dies.
 
-A fresh block of 64 MiB costs 3 ms of page faults, more than computing what goes into it. So a
-result of `LARGE` bytes or more lies in a block of its own that comes back here when no array uses
+A fresh block of 64 MiB costs 3 ms of page faults, more than computing what goes into it; and from
+128 KiB on the C library gives a block back to the system as soon as it is free, until the process
+has freed a larger one, so that each call pays for its pages again. So a result of `LARGE` bytes or
+more lies in a block of its own that comes back here when no array uses
 it any more, and the next result of about that size takes it. Blocks have a few sizes for each power
-of two (the pages beyond the end of an array are never touched). At most `MOST_KEPT` bytes wait
-here, the latest ones: what came back first is given back to the system first.
+of two (the pages beyond the end of an array are never touched). At most `MOST_KEPT` bytes and
+`MOST_BLOCKS` blocks wait here, the latest ones: what came back first is given back to the system
+first.
 
 A block comes back when its `_Owner` dies, the object at the end of the arrays' chain of `base`.
 That may happen at any time, on any thread, even while the same thread holds the lock of the free
@@ -23,8 +26,9 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 ALIGN: Final = 64
-LARGE: Final = 1 << 20
+LARGE: Final = 1 << 16
 MOST_KEPT: Final = 256 << 20
+MOST_BLOCKS: Final = 256  # which are searched one by one
 
 
 def aligned_block(nbytes: int) -> Array:
@@ -54,6 +58,7 @@ class Blocks:
         self._most = most_kept
         self._returned: deque[Array] = deque()
         self._free: list[Array] = []  # the longest waiting first
+        self._bytes = 0  # of those
         self._lock = threading.Lock()
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -75,15 +80,17 @@ class Blocks:
     def kept(self) -> int:
         """Bytes that wait for their next use."""
         self._settle()
-        return sum(b.nbytes for b in self._free)
+        return self._bytes
 
     def _block(self, nbytes: int) -> Array:
         """The block of that size that was used last, or a fresh one."""
         found = None
         with self._lock:
-            places = [n for n, b in enumerate(self._free) if b.nbytes == nbytes]
-            if places:
-                found = self._free.pop(places[-1])
+            for place in range(len(self._free) - 1, -1, -1):
+                if self._free[place].nbytes == nbytes:
+                    found = self._free.pop(place)
+                    self._bytes -= nbytes
+                    break
         self._settle()
         return aligned_block(nbytes) if found is None else found
 
@@ -92,9 +99,11 @@ class Blocks:
         while self._returned and self._lock.acquire(blocking=False):
             try:
                 while self._returned:
-                    self._free.append(self._returned.popleft())
-                while sum(b.nbytes for b in self._free) > self._most:
-                    self._free.pop(0)
+                    block = self._returned.popleft()
+                    self._free.append(block)
+                    self._bytes += block.nbytes
+                while self._bytes > self._most or len(self._free) > MOST_BLOCKS:
+                    self._bytes -= self._free.pop(0).nbytes
             finally:
                 self._lock.release()
 
