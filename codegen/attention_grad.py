@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from treadle.codegen.attention_blocks import Block, Rows, span
+from treadle.codegen.attention_tiles import Finish
 from treadle.codegen.emission import Emission
 from treadle.codegen.llvm import FunctionWriter, Val
 from treadle.codegen.loops import tile_bounds
@@ -77,8 +78,8 @@ class _Queries:
             self._slopes(first, count)
             b.from_queries("weights", first, count, ct, dv, plan.e)
             b.from_queries("slopes", first, count, q, dk, plan.d)
-            finish = "set" if plan.single else "add"
-            b.from_keys("slopes", first, count, k, dq, plan.d, finish)  # type: ignore[arg-type]
+            finish: Finish = "set" if plan.single else "add"
+            b.from_keys("slopes", first, count, k, dq, plan.d, finish)
 
         if plan.single:
             keys(low, w.sub(high, low))

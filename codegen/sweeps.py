@@ -60,7 +60,8 @@ class Sweeps(Nest):
     def _blocks(self, outer: Scope) -> None:
         first, stop = self.span(self.code.vector_dim)
         width = self.sweep.width
-        if self.code.vector_dim not in self.code.bounds and width >= stop:  # type: ignore[operator]
+        is_whole = self.code.vector_dim not in self.code.bounds
+        if is_whole and isinstance(stop, int) and width >= stop:
             self._block(outer, 0, stop)
             return
         with self.w.loop(first, stop, width, "block") as start:

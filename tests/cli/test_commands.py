@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import run
 
 from treadle import __version__
-from treadle.cli import COMMANDS, main
+from treadle.cli import COMMANDS
 from treadle.codegen.target import named
 from treadle.runtime.stages import PLAN_STAGES
 
@@ -35,13 +36,6 @@ def script(tmp_path: Path) -> Path:
     path = tmp_path / "user_script.py"
     path.write_text(SCRIPT, encoding="utf-8")
     return path
-
-
-def run(*words: str) -> int:
-    try:
-        return main(list(words))
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

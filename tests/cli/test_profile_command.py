@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from command_line import run
 
-from treadle.cli import main
 from treadle.runtime.machine import Bandwidth, Machine
 
 MACHINE = Machine(
@@ -45,13 +45,6 @@ def script(tmp_path: Path) -> Path:
     path = tmp_path / "user_script.py"
     path.write_text(SCRIPT, encoding="utf-8")
     return path
-
-
-def run(*words: str) -> int:
-    try:
-        return main(list(words))
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
 
 
 def test_the_first_call_is_profiled_and_the_script_stops_there(
