@@ -1,4 +1,4 @@
-"""Functions of networks that are no layers, by PyTorch's names and arguments."""
+"""Attention as a function."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from treadle.tracer.api.arguments import array_function, flag, real
 from treadle.tracer.execute import apply
 from treadle.tracer.promote import Operand, as_operand, promote
 from treadle.tracer.tensor import Tensor
-
-__all__ = ["scaled_dot_product_attention"]
 
 
 @array_function
