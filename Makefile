@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint typecheck tests test-arm bench ulp clean
+.PHONY: demo test lint typecheck tests test-torch test-arm bench ulp clean
 
 demo: $(VENV)/.demo
 	$(BIN)/treadle demo
@@ -25,6 +25,10 @@ typecheck: $(VENV)/.test
 
 tests: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# Agreement with PyTorch, which it installs; without it, stored values are compared with.
+test-torch: $(VENV)/.torch
+	$(BIN)/python -m pytest tests/torch_agreement
 
 # Code generation on an emulated aarch64 machine; WHAT chooses tests. See tests/emulated.py.
 test-arm: $(VENV)/.test
@@ -48,6 +52,10 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml
 
 $(VENV)/.test: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test]'
+	touch $@
+
+$(VENV)/.torch: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[torch]'
 	touch $@
 
 $(VENV)/.bench: $(BIN)/python pyproject.toml
