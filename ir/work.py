@@ -6,6 +6,8 @@ Counted from the program alone, the same for every target:
 - an elementwise operation with a float result is one operation for each element, an exponential
   like an addition; casts and selections are none;
 - a reduction, a running sum and an added scatter are one for each element that they take;
+- a convolution and each of its derivatives are two operations for each output channel, window,
+  input channel of the group and tap, taps on padding included;
 - attention is its products, and five operations for each weight;
 - a fused kernel is what its region holds, a composite what it expands into;
 - every operand is read once and every result written once; what a region only picks elements from
@@ -15,11 +17,11 @@ Counted from the program alone, the same for every target:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any, Final, cast
 
 from treadle.ir.builder import Builder
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value, uses
 from treadle.ir.op import Trait
 from treadle.ir.ops.attention_kernels import strided_operands, viewed_shape
@@ -30,6 +32,8 @@ _NO_ARITHMETIC: Final = frozenset({"cast", "where", "variable", "stop_gradient"}
 
 # Of attention's kernels: how many products run over the features of q and k, and over those of v.
 _ATTENTION: Final = {"attention_forward": (1, 1), "attention_backward": (3, 2)}
+# Of the ops that convolve: which value is the cotangent (or the result), and which the weight.
+_CONVOLUTION: Final = {"conv": (2, 1), "conv_input_grad": (0, 1), "conv_weight_grad": (1, 2)}
 _OF_A_WEIGHT: Final = 5  # scale, maximum, difference, exponential, sum
 
 
@@ -86,6 +90,8 @@ def _flops_alone(instr: Instr) -> int:
         return _flops_of_product(cast(Any, instr.attrs).spec, *(a.type for a in instr.args[:2]))
     if op.name in _ATTENTION:
         return _flops_of_attention(instr)
+    if op.name in _CONVOLUTION:
+        return _flops_of_convolution(instr)
     if op.name == "matmul":
         left, out = instr.args[0].type, instr.result.type
         return 2 * prod(out.static_shape) * left.static_shape[-1]
@@ -141,6 +147,14 @@ def _flops_of_attention(instr: Instr) -> int:
     over_features, over_values = _ATTENTION[instr.op.name]
     each = 2 * (over_features * q[-1] + over_values * v[-1]) + _OF_A_WEIGHT
     return prod(q[:-2]) * pairs * each
+
+
+def _flops_of_convolution(instr: Instr) -> int:
+    """Each of the three ops sums the same products: for each element of the cotangent, those of
+    one output channel's weights."""
+    types = [v.type for v in (*instr.args, instr.result)]
+    cotangent, weight = (types[k].static_shape for k in _CONVOLUTION[instr.op.name])
+    return 2 * prod(cotangent) * prod(weight[1:])
 
 
 def _expanded(instr: Instr) -> Sequence[Instr]:

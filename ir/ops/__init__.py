@@ -8,6 +8,8 @@ from treadle.ir.ops import (
     cast as cast,
     chain as chain,
     checks as checks,
+    control as control,
+    convolution as convolution,
     identity as identity,
     indexing as indexing,
     kernels as kernels,
