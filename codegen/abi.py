@@ -21,9 +21,10 @@ threads, and then the kernel's operands and results (of a `fused_table`: one tab
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from treadle.codegen.llvm import I64, PTR, FunctionWriter, Module, Type, Val
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function
 from treadle.ir.memory import MemoryPlan, Place
 

@@ -4,7 +4,6 @@ queries looks at, its logits under the mask, and the products around them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from treadle.codegen.attention_tiles import Columns, Finish, Tile, columns, in_rows, tile_function
 from treadle.codegen.emission import Emission
@@ -23,6 +22,7 @@ from treadle.codegen.plan_attention import AttentionPlan, Lay
 from treadle.codegen.tiles import pack_function, zero
 from treadle.codegen.vecmath_core import Maths
 from treadle.codegen.vecmath_exp import exp_of_negative
+from treadle.ir.dataclass import dataclass
 
 NEG_INF = float("-inf")
 

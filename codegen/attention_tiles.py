@@ -11,12 +11,12 @@ twice, with the same result. So there are no masks, and nothing is read beyond a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from treadle.codegen.emission import Emission
 from treadle.codegen.llvm import I64, PTR, VOID, FunctionWriter, Val, register_type, vec
 from treadle.codegen.tiles import zero
+from treadle.ir.dataclass import dataclass
 from treadle.ir.types import DType
 
 Finish = Literal["set", "add", "decay", "scale"]

@@ -10,9 +10,10 @@ borrowed references: those of constants are filled in beforehand, the rest by th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, auto
 from typing import Final
+
+from treadle.ir.dataclass import dataclass
 
 RECORD: Final = 6
 

@@ -4,7 +4,6 @@ loops for small ones; each piece of the result is finished by the `epilogue`, if
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from treadle.codegen.dots import dots_function
 from treadle.codegen.emission import Emission
@@ -26,6 +25,7 @@ from treadle.codegen.loops import Number, Piece, clipped, tile_bounds
 from treadle.codegen.plan_contract import Axis, ContractPlan
 from treadle.codegen.product import Frame, new_frame, product_function
 from treadle.codegen.tiles import zero
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Instr
 
 TRUE = int_const(1, I1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from treadle.codegen.llvm import I1, I64, PTR, VOID, FunctionWriter, Module, Type, Val
 from treadle.codegen.target import Target
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Loc
 
 

@@ -11,10 +11,11 @@ they can be: neither AVX2 nor SSE2 can divide or multiply 64-bit lanes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import gcd
 
 from treadle.codegen.llvm import I32, I64, FunctionWriter, Type, Val, int_const, lane_const
+from treadle.ir.dataclass import dataclass
 
 _INT32_MAX = 2**31 - 1
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from treadle.codegen.llvm_instructions import Instructions, Operand
 from treadle.codegen.llvm_types import (
@@ -45,6 +45,7 @@ from treadle.codegen.llvm_types import (
     wrapped,
 )
 from treadle.codegen.target import Target
+from treadle.ir.dataclass import dataclass
 
 __all__ = [
     "F32",

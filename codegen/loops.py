@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from treadle.codegen.llvm import FunctionWriter, Val, int_const
 from treadle.codegen.plan_fused import Tail
 from treadle.codegen.plan_tiles import Tiling
+from treadle.ir.dataclass import dataclass
 
 Number = int | Val
 Body = Callable[[Number, "Val | None", Sequence[Val]], Sequence[Val]]

@@ -9,13 +9,13 @@ packed once a block, keys and values are read where they lie, one element for al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal, cast
 
 from treadle.codegen.plan_tiles import Tiling, tiling
 from treadle.codegen.regions import row_major
 from treadle.codegen.target import Target
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Instr
 from treadle.ir.ops.attention_kernels import View, mask_operands, strided_operands
 from treadle.ir.types import DType, TensorType, bool_

@@ -7,9 +7,9 @@ row of the left operand for the few tiles that need it, by each of them or once 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.types import DType
 
 ALIGN: Final = 64

@@ -14,7 +14,6 @@ them); the blocks one after the other into the result. It depends on shapes and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Final, Literal
 
@@ -33,6 +32,7 @@ from treadle.codegen.plan_epilogue import joins_freely, plan_epilogue
 from treadle.codegen.plan_fused import FusedPlan
 from treadle.codegen.plan_tiles import GRAIN, Tiling, tiles_for, tiling, whole
 from treadle.codegen.target import Target
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function
 from treadle.ir.types import DType, TensorType
 

@@ -16,7 +16,6 @@ that of pairwise summation with blocks of `RUN`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Final, Literal
 
@@ -25,6 +24,7 @@ from treadle.codegen.plan_tiles import Tiling, tiling, whole
 from treadle.codegen.regions import Region, aligned, is_expensive
 from treadle.codegen.target import Target
 from treadle.codegen.turning import BLOCK, VECTORS, Turned, turned_operands
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Instr, Value
 from treadle.ir.scalar import ArgReduce, Index, Reduce
 from treadle.ir.types import Size, size_product

@@ -9,8 +9,9 @@ of additions is the same: runs of rows, pairwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from treadle.ir.dataclass import dataclass
 
 SMALL: Final = 1 << 18  # bytes; what fits beside other things in the second cache stays in tiles
 _ROOM: Final = 1 << 18  # bytes of partial results

@@ -12,9 +12,10 @@ Their number is a power of two where the shape allows, so that two or four threa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Final
+
+from treadle.ir.dataclass import dataclass
 
 GRAIN: Final = 24_000  # cycles
 MOST: Final = 256  # tiles of one kernel

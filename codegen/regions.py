@@ -12,10 +12,10 @@ from pass d + 1 on. A softmax has two such passes, and a last one that stores th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value
 from treadle.ir.op import Trait
 from treadle.ir.scalar import ArgReduce, Index, Reduce, Scalar

@@ -9,7 +9,6 @@ casts are poison out of range.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import copysign, isnan
 
 from treadle.codegen import vecmath
@@ -28,6 +27,7 @@ from treadle.codegen.llvm import (
 )
 from treadle.codegen.scalar_integer import floor_divide, floor_remainder
 from treadle.codegen.scalar_rounding import float_remainder, rounded
+from treadle.ir.dataclass import dataclass
 from treadle.ir.scalar import Comparison, MathName
 from treadle.ir.types import DType, bool_, int32, int64
 

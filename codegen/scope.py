@@ -9,7 +9,7 @@ what does not vary further in, so that no invariant is left in a loop (LLVM's pa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from treadle.codegen import access
@@ -21,6 +21,7 @@ from treadle.codegen.plan_fused import FusedPlan
 from treadle.codegen.regions import Region, aligned, row_major
 from treadle.codegen.scalar_llvm import Element, LlvmScalarOps
 from treadle.codegen.turning import BLOCK
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Instr, Value
 from treadle.ir.scalar import Index, Scalar
 from treadle.ir.types import Shape, Size

@@ -7,7 +7,6 @@ along the axis, or write after write.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any, cast
 
@@ -25,6 +24,7 @@ from treadle.codegen.llvm import (
     vec,
 )
 from treadle.codegen.regions import row_major
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Instr
 from treadle.ir.ops.indexing import fault_message, remaining_axes
 

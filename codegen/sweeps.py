@@ -14,7 +14,6 @@ The order of the additions is that of columns in registers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from treadle.codegen import access
 from treadle.codegen.llvm import I64, Val, memory_type
@@ -24,6 +23,7 @@ from treadle.codegen.plan_fused import RUN
 from treadle.codegen.reduce import Reduction, State
 from treadle.codegen.scalar_llvm import LlvmScalarOps
 from treadle.codegen.scope import RegionCode, Scope
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Value
 from treadle.ir.types import DType
 

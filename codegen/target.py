@@ -8,10 +8,11 @@ they run.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from typing import Final
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.types import DType
 
 NAMES: Final = ("sse2", "avx2", "avx512", "neon")

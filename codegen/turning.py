@@ -13,10 +13,10 @@ tells how far each loop moves it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from treadle.codegen.regions import Region, row_major
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Value
 from treadle.ir.scalar import Index, Scalar
 

@@ -8,10 +8,10 @@ ever be set here, since sums such as `(x + magic) - magic` are the point.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from treadle.codegen.llvm import I8, I16, I32, I64, FunctionWriter, Operand, Type, Val, int_const
+from treadle.ir.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

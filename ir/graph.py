@@ -9,10 +9,10 @@ made it, so that a rewrite pattern can look upwards without a table.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Literal
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.types import TensorType
 
 if TYPE_CHECKING:

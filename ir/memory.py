@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Value
 
 

@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from enum import Enum
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import ShapeError
 from treadle.ir.scalar import Lowering, Scalar
 from treadle.ir.types import DType, TensorType, dtype_of
@@ -77,6 +78,7 @@ class Trait(Enum):
     EFFECT = "kept even if its results are unused"
     BARRIER = "never merged, folded or looked through before autodiff"
     REGION = "a nested Function says what it computes and what types it has, not infer and ref"
+    CONTROL = "its regions are programs at its own level: a loop's body, the branches of a choice"
 
 
 class _NotDifferentiable:

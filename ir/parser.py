@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from math import prod
 from typing import Any, Literal, NoReturn
 
 import numpy as np
 
 from treadle.ir.attr_types import wrong_attributes
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import ParseError
 from treadle.ir.graph import Function, Instr, Loc, Param, Result, Value
 from treadle.ir.op import ArrayData, Attrs, OpDef, get_op

@@ -9,9 +9,10 @@ constant number stands where it is used, and views between kernels are not drawn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from html import escape
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Loc, Value
 from treadle.ir.op import ArrayData, attr_items
 from treadle.ir.picture_layout import Layout, Point, arrange

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from treadle.ir.dataclass import dataclass
 
 _GAP_X, _GAP_Y, _MARGIN = 28.0, 40.0, 20.0
 _LANE = 10.0  # the width that a passing edge takes

@@ -10,9 +10,9 @@ elements because an emitter tracks how an index moves along its vector lanes: `i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.types import DType
 
 S = TypeVar("S")

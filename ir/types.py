@@ -7,13 +7,13 @@ once serve both. `TensorType` is complete when built: dtype and shape. Text form
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property, total_ordering
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import DTypeError, ShapeError
 
 Kind = Literal["b", "u", "i", "f"]

@@ -27,7 +27,6 @@ expand: a few queries fill no vector, and their scores are no large matrix.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -35,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treadle.ir.builder import Builder
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Level, Value, uses
 from treadle.ir.op import must_run
 from treadle.ir.ops.attention_kernels import padded_queries

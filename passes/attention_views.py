@@ -12,9 +12,10 @@ made, and a result that is turned by its users is written in that order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value, uses
 from treadle.ir.ops.attention_kernels import View, strided_operands
 from treadle.passes.copier import Copier

@@ -17,11 +17,11 @@ result, `n` in the right one and the result, `k` summed; further ones of a role 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from string import ascii_letters
 from typing import Any
 
 from treadle.ir.builder import Builder
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value, uses
 from treadle.ir.types import Size, size_product
 from treadle.passes.copier import Copier

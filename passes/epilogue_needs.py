@@ -8,8 +8,9 @@ in the epilogues of later contractions (`epilogue_again`), where the cost model 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value
 from treadle.ir.op import Trait, must_run
 from treadle.passes.epilogue_again import weigh

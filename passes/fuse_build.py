@@ -10,10 +10,10 @@ vanishes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from treadle.ir.builder import Builder
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Result, Value
 from treadle.ir.op import ArrayData, get_op, must_run
 from treadle.ir.types import Shape, reduced_shape

@@ -13,10 +13,11 @@ the chain is a free view of a finished buffer. A reshape of something that fusio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from treadle.ir.builder import Builder
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value, uses
 from treadle.ir.op import Trait
 from treadle.ir.regions import is_reduction

@@ -15,10 +15,10 @@ clusters decides that. So an optimiser's code does not grow with the number of p
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from treadle.ir.builder import Builder
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Result, Value
 from treadle.ir.op import get_op
 from treadle.ir.regions import FLAT_LENGTH

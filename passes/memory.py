@@ -18,9 +18,9 @@ that a failed call leaves all state as it was. Otherwise the new state gets a bu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value
 from treadle.ir.memory import Copy, MemoryPlan, Place
 from treadle.ir.op import can_fail

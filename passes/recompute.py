@@ -16,9 +16,9 @@ the same bits give the same bits. What is decided is noted; `treadle dump` shows
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Instr, Loc, Value
 from treadle.ir.types import TensorType
 from treadle.passes.manager import PassContext

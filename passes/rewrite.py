@@ -25,9 +25,9 @@ recursion: a rule always sees operands that are rewritten already.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from treadle.ir.builder import Builder
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import VerifyError
 from treadle.ir.graph import Function, Instr, Value
 from treadle.passes import dce

@@ -27,10 +27,10 @@ elsewhere keep their own value. A sum over several axes counts where they are ne
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from treadle.ir.builder import Builder
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Level, Value
 from treadle.ir.types import Shape, reduced_shape, size_product
 from treadle.passes.manager import Pass, PassContext

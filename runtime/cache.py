@@ -18,11 +18,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Final
 
+from treadle.ir.dataclass import dataclass
 from treadle.runtime import knobs
 from treadle.runtime.cache_entry import Damaged, check, decode, encode
 from treadle.runtime.cache_folder import Unusable, distrust, folder, opened

@@ -16,13 +16,13 @@ import gc
 import itertools
 import struct
 import types
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from treadle.codegen.call_table import RECORD, Op, TensorFact
+from treadle.ir.dataclass import dataclass
 from treadle.runtime.call_fields import (
     FIELDS,
     NotNative,

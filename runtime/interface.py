@@ -6,9 +6,9 @@ knows (its stages, the user's lines) is made again when it is asked for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.op import ArrayData
 from treadle.ir.types import DType
 

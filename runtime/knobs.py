@@ -6,9 +6,10 @@ Each is read when it is first asked for, and may be set from Python, which wins.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from treadle.ir.dataclass import dataclass
 
 VerifyMode = Literal["levels", "all"]
 

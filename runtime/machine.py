@@ -9,7 +9,7 @@ import ctypes
 import platform
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from treadle.codegen.target import Target, host
+from treadle.ir.dataclass import dataclass
 from treadle.ir.types import float32
 from treadle.runtime.blocks import aligned_block
 from treadle.runtime.driver import chosen_target

@@ -13,13 +13,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from time import perf_counter
 from typing import Any, Final
 
 from treadle.codegen.target import Target
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import CompileError
 
 _LOCK: Final = threading.RLock()

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Loc
 from treadle.ir.work import Work
 from treadle.runtime.machine import Machine

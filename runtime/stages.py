@@ -8,12 +8,12 @@ that nobody looks at prints nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from difflib import get_close_matches, unified_diff
 
 from treadle.codegen.module import Emitted
 from treadle.codegen.plan import Plan
 from treadle.codegen.target import Target
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr
 from treadle.ir.memory import MemoryPlan
 from treadle.ir.printer import print_function

@@ -1,6 +1,7 @@
 """The parts of the house depend on each other one way only."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,3 +85,16 @@ def test_only_the_knobs_read_the_environment() -> None:
             named = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
             named |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
             assert not named & {"environ", "getenv"}, path
+
+
+@pytest.mark.parametrize("part", ("ir", "tracer", "passes", "codegen", "runtime", "nn"))
+def test_dataclasses_are_made_by_the_decorator_that_starts_fast(part: str) -> None:
+    standard = re.compile(
+        r"^from dataclasses import .*\bdataclass\b|dataclasses\.dataclass\b", re.M
+    )
+    wrong = [
+        path.relative_to(ROOT)
+        for path in files(part)
+        if path.name != "dataclass.py" and standard.search(path.read_text(encoding="utf-8"))
+    ]
+    assert not wrong, "import it from treadle.ir.dataclass"

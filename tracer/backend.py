@@ -7,12 +7,12 @@ code generation or LLVM.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy.typing as npt
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function
 
 Array = npt.NDArray[Any]

@@ -7,12 +7,12 @@ call runs; results and state must agree within rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import TraceError, TreadleError
 from treadle.ir.graph import Loc
 from treadle.tracer import pytree

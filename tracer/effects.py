@@ -14,9 +14,9 @@ import copy
 import marshal
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from treadle.ir.dataclass import dataclass
 from treadle.tracer.items import MISSING, SCALARS, Item, Tree, slot_names
 from treadle.tracer.walk import attribute_label
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import TraceError
 from treadle.ir.graph import Loc, Result, Value
 from treadle.ir.types import TensorType

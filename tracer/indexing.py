@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import DTypeError, IndexFault, TraceError
 from treadle.ir.types import bool_, broadcast_shapes, float64, int64, shape_text
 from treadle.tracer.create import tensor

@@ -7,13 +7,14 @@ argument    items of an argument's tree are inputs: floats are run-time values t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from types import CodeType
 from typing import Any, Final, Literal
 
 import numpy as np
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.types import DType, TensorType
 from treadle.tracer.tensor import Tensor
 

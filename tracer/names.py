@@ -13,9 +13,10 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
+
+from treadle.ir.dataclass import dataclass
 
 _OPEN_PARTS = ("treadle.nn", "treadle.examples", "treadle.bench")
 _OPAQUE = frozenset({"numpy", "llvmlite", "torch", "jax", "jaxlib", "builtins", "pytest"})

@@ -14,13 +14,13 @@ compiled when it is first asked for, and recorded in the history in turn.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from treadle.ir.builder import Builder
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Loc, Result, Value
 from treadle.ir.op import NO_ATTRS, Trait, get_op, must_run
 from treadle.tracer import tape

@@ -12,9 +12,9 @@ from __future__ import annotations
 import dataclasses
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import TreadleError
 from treadle.ir.types import DType, TensorType
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from treadle.ir.dataclass import dataclass
 from treadle.tracer import pytree
 from treadle.tracer.items import MISSING
 from treadle.tracer.tensor import Tensor

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Literal
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import DTypeError, TraceError
 from treadle.ir.graph import Function, Result, Value
 from treadle.ir.types import TensorType, float64, type_of_array

@@ -12,9 +12,9 @@ cost less to compute again than to store and load.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from treadle.ir.builder import Builder
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Result, Value
 from treadle.ir.op import Trait, must_run
 

@@ -10,12 +10,12 @@ import functools
 import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.types import shape_text
 from treadle.tracer.guards import GuardPlan, digest
 from treadle.tracer.items import Item, is_jitted, is_plain

@@ -13,7 +13,6 @@ computed untracked needs neither, so an optimiser's step is plain arithmetic.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treadle.ir.builder import Builder
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import GradientError, TraceError, TreadleError
 from treadle.ir.graph import Function, Instr, Loc, Result, Value
 from treadle.ir.op import ArrayData, Attrs, OpDef, get_op

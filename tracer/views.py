@@ -21,13 +21,13 @@ How `x[key]` meets this (`treadle.tracer.indexing` implements both):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from treadle.ir.builder import Ops
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import ShapeError
 from treadle.ir.op import Attrs, get_op
 from treadle.ir.types import Shape, TensorType, shape_text

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from treadle.ir.builder import Ops
+from treadle.ir.dataclass import dataclass
 from treadle.ir.op import NO_ATTRS, Array, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops import special
 from treadle.ir.ops.rules import NUMBERS, Values, elementwise_rule, in_float64, scaled

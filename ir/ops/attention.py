@@ -20,12 +20,12 @@ there is one. The derivative of `attention_grad`, and that by a mask, are writte
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from treadle.ir.builder import Ops
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import DTypeError, ShapeError
 from treadle.ir.op import Array, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops.rules import Values, check_dtype, check_same_dtype, scaled

@@ -19,11 +19,11 @@ their axes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import ShapeError
 from treadle.ir.op import NOT_DIFFERENTIABLE, Array, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops.attention import AttentionAttrs, gradients64, operands

@@ -7,12 +7,12 @@ is `x != 0`; float64 to float32 rounds to nearest even.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from treadle.ir.builder import Ops
+from treadle.ir.dataclass import dataclass
 from treadle.ir.op import Array, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops.rules import Values, check_count
 from treadle.ir.ops.sampling import special_values, uniform

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import GradientError, ShapeError
 from treadle.ir.op import Attrs, OpDef, Trait, register
 from treadle.ir.ops.rules import elementwise_rule

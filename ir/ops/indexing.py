@@ -9,11 +9,11 @@ the end. An index out of range is a fault where `checked`; otherwise it is clamp
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import DTypeError, IndexFault, ShapeError
 from treadle.ir.op import Array, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops.rules import NUMBERS, check_dtype, check_same_dtype, widened

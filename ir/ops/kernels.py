@@ -11,11 +11,11 @@ legal region is stands in `treadle.ir.regions`; `treadle.ir.interpreter` runs it
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import DTypeError, ShapeError
 from treadle.ir.op import NOT_DIFFERENTIABLE, Array, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops.linalg import wide_product

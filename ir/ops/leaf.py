@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import DTypeError, ShapeError
 from treadle.ir.op import (
     NOT_DIFFERENTIABLE,

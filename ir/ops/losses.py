@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from treadle.ir.builder import Ops
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import ShapeError
 from treadle.ir.op import NO_ATTRS, NOT_DIFFERENTIABLE, Array, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops.checks import CHECK_INDEX, CheckIndexAttrs

@@ -8,11 +8,11 @@ call renders when the run is over; op by op the reference prints at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from string import Formatter
 
 import numpy as np
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import ShapeError
 from treadle.ir.op import NOT_DIFFERENTIABLE, Array, Attrs, OpDef, Trait, register
 from treadle.ir.ops.sampling import NO_SAMPLES

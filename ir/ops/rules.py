@@ -7,13 +7,13 @@ dimensions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from treadle.ir.builder import Ops
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import DTypeError, ShapeError
 from treadle.ir.op import Array, Attrs
 from treadle.ir.types import (

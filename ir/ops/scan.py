@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.op import Array, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops.movement import LENGTHS
 from treadle.ir.ops.rules import NUMBERS, check_axis, check_dtype, widened

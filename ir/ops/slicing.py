@@ -8,11 +8,11 @@ be negative, an empty part may start anywhere.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import ShapeError
 from treadle.ir.op import Array, Attrs, OpDef, Sample, register
 from treadle.ir.ops.movement import LENGTHS, MOVEMENT, draw, int_sizes, is_negative, moved

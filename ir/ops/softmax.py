@@ -14,12 +14,12 @@ So a row of -inf only gives softmax 0, logsumexp -inf, log_softmax -inf and grad
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from treadle.ir.builder import Ops
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import ShapeError
 from treadle.ir.op import Array, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops.rules import (
