@@ -2,8 +2,9 @@
 
 It runs one of the kernel's tiles on the thread `slot`; see `abi` for `ctx`.
 
-Kernels that differ in nothing but their name (equal layers) are written once. A kernel that can
-fault is written for itself, since its fault sites name its own lines.
+A kernel is written once for all that the plan finds equal to it, and dropped where its text is
+that of an earlier one but for the name. A kernel that can fault is written for itself, since its
+fault sites name its own lines.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from treadle.codegen.abi import CONTEXT_FIELDS, ENTRY, Buffers, Context, entry_function
@@ -15,6 +14,7 @@ from treadle.codegen.operands import FEW, Operands
 from treadle.codegen.plan import KernelPlan, Plan, TablePlan
 from treadle.codegen.stamps import Stamps
 from treadle.codegen.target import Target
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value
 from treadle.ir.memory import MemoryPlan, Place
 from treadle.ir.op import ArrayData
@@ -106,6 +106,7 @@ class _Calls:
     ) -> None:
         self.state, self.w, self.buffers = state, w, buffers
         self.functions: list[str] = []
+        self.written: dict[str, str] = {}  # the function of each kernel whose code is its own
         self.fn, self.memory, self.plan = fn, memory, plan
         self.scratch_at = -(-memory.workspace // _ALIGN) * _ALIGN
         self.fault = step_record(w)
@@ -151,7 +152,7 @@ class _Calls:
     def call(self, kernel: KernelPlan) -> None:
         """One kernel, with the user's lines above it."""
         w, instr = self.w, self.fn.instrs[kernel.instr]
-        name = emit_kernel(self.state, instr, kernel, self.memory.places, self.plan.scratch)
+        name = self._code(instr, kernel)
         self.functions.append(name)
         lines = ", ".join(str(x) for x in kernel.lines)
         w.comment(f"{kernel.name}" + (f": {lines}" if lines else ""))
@@ -162,6 +163,13 @@ class _Calls:
             self.operands.write(self.first, places)
         with nullcontext() if self.stamps is None else self.stamps.around(kernel):
             self._run(name, kernel)
+
+    def _code(self, instr: Instr, kernel: KernelPlan) -> str:
+        """The name of the function that runs the kernel, written where no earlier one will do."""
+        if kernel.code not in self.written:
+            places, scratch = self.memory.places, self.plan.scratch
+            self.written[kernel.code] = emit_kernel(self.state, instr, kernel, places, scratch)
+        return self.written[kernel.code]
 
     def _run(self, name: str, kernel: KernelPlan) -> None:
         """All tiles of a kernel, whose operands are in the context."""

@@ -2,15 +2,18 @@
 
 `plan_function` decides, once, for each instruction of a KERNELS-level function; the emitters only
 obey. What is chosen and why stands in `plan_fused` (loops over regions) and `plan_contract`
-(register tiles).
+(register tiles). Instructions of one structure (equal layers) are planned once, and say so: the
+second and later ones run the first one's code.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Hashable
+from dataclasses import field, replace
 from typing import Any, cast
 
+from treadle.codegen.faults import can_fault
 from treadle.codegen.plan_attention import AttentionPlan, plan_attention
 from treadle.codegen.plan_contract import ContractPlan, Variant, plan_contract
 from treadle.codegen.plan_fused import FusedPlan, plan_fused, step_work
@@ -18,10 +21,12 @@ from treadle.codegen.plan_stream import far_results, streamed_results
 from treadle.codegen.plan_tiles import GRAIN, tiles_for
 from treadle.codegen.regions import Region
 from treadle.codegen.target import Target
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import CompileError
 from treadle.ir.graph import Function, Instr, Loc, walk
 from treadle.ir.memory import MemoryPlan
 from treadle.ir.regions import FLAT_LENGTH
+from treadle.ir.structure import structure
 from treadle.ir.types import TensorType
 
 _FREE = frozenset({"reshape", "const"})
@@ -72,12 +77,17 @@ Body = FusedPlan | TablePlan | ContractPlan | AttentionPlan | SequentialPlan
 
 @dataclass(frozen=True, slots=True)
 class KernelPlan:
-    """The kernel of one instruction, counted as in the Function; `lines` are the user's."""
+    """The kernel of one instruction, counted as in the Function; `lines` are the user's.
+
+    `code`: the name of the first kernel whose code this one runs too, its own where there is none
+    or where its code names its lines because it can fault.
+    """
 
     instr: int
     name: str
     body: Body
     lines: tuple[Loc, ...]
+    code: str
 
     @property
     def tiles(self) -> int:
@@ -105,7 +115,8 @@ class KernelPlan:
 
     def __str__(self) -> str:
         where = f"  ; {', '.join(map(str, self.lines))}" if self.lines else ""
-        return f"{self.name}: {self.body}{where}"
+        what = self.body if self.code == self.name else f"the code of {self.code}"
+        return f"{self.name}: {what}{where}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +142,62 @@ def plan_function(fn: Function, memory: MemoryPlan, target: Target) -> Plan:
     Raises CompileError for an instruction that has no kernel.
     """
     kernels: list[KernelPlan] = []
-    tiles: set[Variant] = set()
+    kinds = _Kinds(fn, memory, target)
     for number, instr in enumerate(fn.instrs):
         if instr.op.name in _FREE:
             continue
-        body = _plan_instr(instr, target, tiles)
-        if isinstance(body, FusedPlan):
-            body = streaming(body, instr, far_results(fn, memory, number), target)
-        name = f"k{len(kernels)}_{_hint(instr)}"
-        kernels.append(KernelPlan(number, name, body, _lines(instr)))
+        kind = kinds.of(instr)
+        name = f"k{len(kernels)}_{kind.hint}"
+        body, code = kinds.plan(number, kind, name)
+        kernels.append(KernelPlan(number, name, body, _lines(instr), code))
     scratch = max((-(-k.scratch // _ALIGN) * _ALIGN for k in kernels), default=0)
     shared = max((-(-k.shared // _ALIGN) * _ALIGN for k in kernels), default=0)
     return Plan(target, tuple(kernels), scratch, shared)
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Instructions of one structure: how the first of them runs. `variants`: plan and code by what
+    depends on where values live, which is how results are stored."""
+
+    body: Body
+    hint: str
+    faults: bool
+    variants: dict[Hashable, tuple[Body, str]] = field(default_factory=dict)
+
+
+class _Kinds:
+    """Plans each structure once: equal layers have equal kernels."""
+
+    def __init__(self, fn: Function, memory: MemoryPlan, target: Target) -> None:
+        self.fn, self.memory, self.target = fn, memory, target
+        self.tiles: set[Variant] = set()
+        self.found: dict[Hashable, _Kind] = {}
+
+    def of(self, instr: Instr) -> _Kind:
+        """What `instr` is one of."""
+        key = structure(instr)
+        if key not in self.found:
+            body = _plan_instr(instr, self.target, self.tiles)
+            self.found[key] = _Kind(body, _hint(instr), can_fault(instr))
+        return self.found[key]
+
+    def plan(self, number: int, kind: _Kind, name: str) -> tuple[Body, str]:
+        """Plan and code of the kernel `name` of the `number`-th instruction."""
+        instr, body = self.fn.instrs[number], kind.body
+        where: Hashable = None
+        if isinstance(body, FusedPlan):
+            where = far_results(self.fn, self.memory, number)
+        elif isinstance(body, SequentialPlan):
+            where = tuple(self.memory.places[r] for r in instr.results) == (
+                self.memory.places[instr.args[0]],
+            )
+        if where not in kind.variants:
+            if isinstance(body, FusedPlan):
+                body = streaming(body, instr, cast(Any, where), self.target)
+            kind.variants[where] = body, name
+        body, code = kind.variants[where]
+        return body, name if kind.faults else code
 
 
 def _plan_instr(instr: Instr, target: Target, tiles: set[Variant]) -> Body:

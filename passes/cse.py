@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from functools import cache
-from typing import Any
 
 from treadle.ir.graph import Function, Instr, Level, Value
-from treadle.ir.op import NO_ATTRS, Attrs, OpDef, Trait, attr_items
+from treadle.ir.op import OpDef, Trait
+from treadle.ir.structure import attrs_key
 from treadle.passes.copier import Copier
 from treadle.passes.manager import Pass, PassContext
 
@@ -59,22 +59,6 @@ def _key(instr: Instr, numbers: dict[Value, int]) -> Hashable:
     if instr.op.has(Trait.COMMUTATIVE):
         operands = tuple(sorted(operands))
     return instr.op.name, operands, attrs_key(instr.attrs)
-
-
-def attrs_key(attrs: Attrs) -> Hashable:
-    """`attrs` as a key that tells 0.0 from -0.0 and finds NaN equal to itself."""
-    if attrs is NO_ATTRS:
-        return None
-    return tuple(_exact(value) for _, value in attr_items(attrs))
-
-
-def _exact(value: Any) -> Hashable:
-    if isinstance(value, float):
-        return "float", value.hex()
-    if isinstance(value, tuple):
-        return tuple(_exact(v) for v in value)
-    hashable: Hashable = value
-    return hashable
 
 
 EARLY = Pass("early_cse", run, requires=Level.TRACED, ensures=Level.TRACED)
