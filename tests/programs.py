@@ -38,6 +38,7 @@ _SMOOTH_OPS = """
     neg sin cos tanh sigmoid erf softplus expm1 add sub mul sum mean var softmax log_softmax
     logsumexp layer_norm gelu silu reshape permute broadcast_to flip slice slice_update pad concat
     gather scatter_add matmul cumsum cross_entropy const softmax_idiom attention attention_idiom
+    conv conv_input_grad conv_weight_grad
 """
 _EXACT_OPS = """
     neg abs sign floor ceil trunc round sqrt relu add sub mul div maximum minimum eq ne lt le gt ge
@@ -541,3 +542,6 @@ def programs(draw: st.DrawFn, menu: Menu) -> Program:
 def uncovered_ops() -> list[str]:
     """Ops of the table that no random program holds."""
     return sorted(n for n in _ordinary() if not covered(n))
+
+
+import window_makers  # noqa: E402, F401  registers makers, which need what is defined above

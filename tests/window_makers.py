@@ -1,0 +1,48 @@
+"""Makers of random programs (see `programs`) for the ops of convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from programs import Draft, maker, numbers
+
+from treadle.ir.graph import Value
+
+
+def _windows(d: Draft, rank: int) -> dict[str, Any]:
+    """A stride, pads and a dilation for each of `rank` spatial axes."""
+    return {
+        "stride": tuple(d.one_of((1, 1, 2, 3)) for _ in range(rank)),
+        "padding": tuple((d.choose(3), d.choose(3)) for _ in range(rank)),
+        "dilation": tuple(d.one_of((1, 1, 2)) for _ in range(rank)),
+    }
+
+
+def _weight(d: Draft, x: Value, groups: int) -> Value:
+    """A weight for the channels of `x`: of its own elements, or a constant."""
+    channels, *size = x.type.static_shape[1:]
+    taps = [1 + d.choose(min(n, 3)) if n else 1 for n in size]
+    if groups == 1 and d.flag():
+        shape = (x.type.static_shape[0], channels, *taps)
+        zeros, ones = (0,) * len(shape), (1,) * len(shape)
+        return d.b.call("slice", x, starts=zeros, steps=ones, shape=shape)
+    shape = (groups * (1 + d.choose(2)), channels // groups, *taps)
+    rng = np.random.default_rng(d.choose(99))
+    return d.b.const(numbers(rng, shape, x.type.dtype, d.menu), x.type.dtype)
+
+
+@maker("conv", "conv_input_grad", "conv_weight_grad")
+def _conv(d: Draft, name: str) -> Value:
+    """A convolution, or that and a derivative of it."""
+    x = d.value(floats=True, rank=3)
+    shape = x.type.static_shape
+    groups = shape[1] if shape[1] and d.choose(3) == 0 else 1
+    w = _weight(d, x, groups)
+    windows = {**_windows(d, len(shape) - 2), "groups": groups}
+    g = d.b.call("conv", x, w, **windows)
+    if name == "conv_input_grad":
+        return d.b.call(name, g, w, size=shape[2:], **windows)
+    if name == "conv_weight_grad":
+        return d.b.call(name, x, g, size=w.type.shape[2:], **windows)
+    return g
