@@ -62,6 +62,10 @@ def _along(name: str) -> Callable[..., Tensor]:
 
 def _in_place(name: str, result: str) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:
+        # An operator on a tensor that stands for a float makes a new one, as floats do; a method
+        # writes where it is told.
+        if self.weak:
+            return self.copy_(_call(result, self, other))
         return in_place(result, self, other)
 
     method.__name__ = method.__qualname__ = name

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from treadle.nn.optim.optimizer import Group, Optimizer, State, checked, number
+from treadle.nn.optim.group import Group, State
+from treadle.nn.optim.optimizer import Optimizer, checked
 from treadle.tracer import api
 from treadle.tracer.tensor import Tensor
 
@@ -45,10 +46,8 @@ class Adam(Optimizer):
         )
 
     def new_state(self, param: Tensor, group: Group) -> State:
-        others = (self.state[p] for p in group["params"] if p in self.state)
-        first = next(others, None)
         state: State = {
-            "step": number(0.0) if first is None else first["step"],
+            "step": self.shared_count(group),
             "exp_avg": api.zeros_like(param),
             "exp_avg_sq": api.zeros_like(param),
         }
@@ -58,12 +57,12 @@ class Adam(Optimizer):
 
     def update(self, param: Tensor, grad: Tensor, group: Group, state: State) -> None:
         lr, (beta1, beta2), count = group["lr"], group["betas"], state["step"]
-        step = -grad if group["maximize"] else grad
-        if group.nonzero["weight_decay"]:
-            if self._decoupled:
+        if self._decoupled:
+            step = -grad if group["maximize"] else grad
+            if group.nonzero["weight_decay"]:
                 param.mul_(1 - lr * group["weight_decay"])
-            else:
-                step = step + group["weight_decay"] * param
+        else:
+            step = self.decayed(param, grad, group)
         mean, square = state["exp_avg"], state["exp_avg_sq"]
         mean.add_((1 - beta1) * (step - mean))
         square.copy_(beta2 * square + (1 - beta2) * (step * step))

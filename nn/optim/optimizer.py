@@ -8,57 +8,18 @@ compiles another step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-
-import numpy as np
 
 from treadle.ir.errors import ArgumentError, DTypeError, TreadleError
 from treadle.nn.module import clear_grad
-from treadle.tracer.cell import Cell
+from treadle.nn.optim import saving
+from treadle.nn.optim.group import Group, State, number
 from treadle.tracer.errors import located, located_errors
 from treadle.tracer.modes import no_grad
 from treadle.tracer.promote import number_of
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.traceback import leaving, open_constructor
-
-State = dict[str, Any]
-_TERMS = ("momentum", "dampening", "weight_decay")  # a step leaves these out where they are zero
-
-
-def number(value: float) -> Tensor:
-    """`value` as a tensor of rank 0 in float64 that takes the dtype of the tensor beside it."""
-    return Tensor(Cell.of(np.array(value, np.float64)), weak=True)
-
-
-class Group(dict[str, Any]):
-    """A parameter group: `params`, and options by name. Floats are kept as rank-0 tensors, which
-    an assignment changes in place."""
-
-    __slots__ = ("nonzero",)
-
-    def __init__(self, params: list[Tensor], options: dict[str, Any]) -> None:
-        super().__init__()
-        self.nonzero: dict[str, bool] = {}
-        super().__setitem__("params", params)
-        for name, value in options.items():
-            self[name] = value
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        old = self.get(name)
-        if isinstance(old, Tensor):
-            if value is not old:
-                with no_grad():
-                    old.copy_(value)
-        elif _is_number(value):
-            super().__setitem__(name, number(float(value)))
-        elif isinstance(value, tuple) and value and all(map(_is_number, value)):
-            value = tuple(number(float(v)) for v in value) if not _same_size(old, value) else old
-            super().__setitem__(name, value)
-        else:
-            super().__setitem__(name, value)
-        if name in _TERMS:
-            self.nonzero[name] = not (_is_number(value) and value == 0)
 
 
 def _listed(params: Any) -> list[Any]:
@@ -70,14 +31,6 @@ def _listed(params: Any) -> list[Any]:
             f"{type(params).__name__} {params!r:.60}"
         )
     return list(params)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _same_size(old: Any, new: tuple[Any, ...]) -> bool:
-    return isinstance(old, tuple) and len(old) == len(new)
 
 
 class Optimizer:
@@ -172,6 +125,30 @@ class Optimizer:
                 state["step"] = state["step"] + 0.0  # a tensor of its own
         for count in counts.values():
             count.copy_(count + 1.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state in PyTorch's layout: see `treadle.nn.optim.saving`."""
+        return saving.state_dict(self.param_groups, self.state)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Copy a saved state into this optimiser, in place, once all of it has been checked.
+
+        Raises ArgumentError or ShapeError where it does not fit; nothing is changed then.
+        """
+        with located_errors():
+            saving.load_state_dict(self.param_groups, self.state, state_dict)
+
+    def shared_count(self, group: Group) -> Tensor:
+        """The step count that the parameters of `group` share, 0 where there is none yet."""
+        others = (self.state[p] for p in group["params"] if p in self.state)
+        first = next(others, None)
+        return number(0.0) if first is None else first["step"]
+
+    def decayed(self, param: Tensor, grad: Tensor, group: Group) -> Tensor:
+        """The direction of ascent that a step takes as its gradient: `grad`, turned round where
+        the group maximizes, plus weight_decay times the parameter."""
+        step = -grad if group["maximize"] else grad
+        return step + group["weight_decay"] * param if group.nonzero["weight_decay"] else step
 
     def new_state(self, param: Tensor, group: Group) -> State:
         """The state of a parameter that has not been updated yet."""

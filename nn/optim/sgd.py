@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from treadle.nn.optim.optimizer import Group, Optimizer, State, checked
+from treadle.nn.optim.group import Group, State
+from treadle.nn.optim.optimizer import Optimizer, checked
 from treadle.tracer import api
 from treadle.tracer.tensor import Tensor
 
@@ -47,9 +48,7 @@ class SGD(Optimizer):
         return {"momentum_buffer": api.zeros_like(param) if at_zero else None}
 
     def update(self, param: Tensor, grad: Tensor, group: Group, state: State) -> None:
-        step = -grad if group["maximize"] else grad
-        if group.nonzero["weight_decay"]:
-            step = step + group["weight_decay"] * param
+        step = self.decayed(param, grad, group)
         if group.nonzero["momentum"]:
             step = self._with_momentum(step, group, state)
         param.sub_(group["lr"] * step)

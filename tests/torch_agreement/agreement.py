@@ -20,9 +20,10 @@ weighted sum, and with `twice=True` the gradients of a weighted sum of those gra
 which operands the computation writes in place; their new values are compared as well, and they are
 not differentiated.
 
-Each case runs eagerly and jitted. `test_agreement.py` compares with live PyTorch where it is
-installed (`make test-torch` installs it), and always with the values stored in
-`records/<subject>.npz`. After adding cases write them anew, with PyTorch installed:
+Each case runs eagerly and jitted, but for one with `whole=False`, which jits itself what should be
+(the steps of an optimiser). `test_agreement.py` compares with live PyTorch where it is installed
+(`make test-torch` installs it), and always with the values stored in `records/<subject>.npz`. After
+adding cases write them anew, with PyTorch installed:
 
     python tests/torch_agreement/record.py <subject> ...
 """
@@ -89,6 +90,7 @@ class Case:
     twice: bool = False
     state: tuple[int, ...] = ()
     tolerance: float = TOLERANCE
+    whole: bool = True  # is also run as one jitted function; else it jits what it wants itself
 
     def arrays(self) -> list[Array]:
         rng = np.random.default_rng(zlib.crc32(self.name.encode()))
