@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
 from typing import Any
@@ -22,43 +23,60 @@ _NAMES = {"ArrayData": ArrayData, "Dim": Dim, "DType": DType, "Shape": Shape, "S
 def wrong_attributes(attrs: Attrs) -> list[str]:
     """A message for each field of `attrs` that does not hold what its annotation says."""
     kind: Any = type(attrs)
-    expected = _annotations(kind)
     wrong = []
-    for field in fields(attrs):
-        value = getattr(attrs, field.name)
-        if field.name in expected and not _fits(value, expected[field.name]):
-            wanted = _text(expected[field.name])
-            wrong.append(f"attribute {field.name} must be {wanted}, found {value!r}")
+    for name, wanted, fits in _checks(kind):
+        value = getattr(attrs, name)
+        if not fits(value):
+            wrong.append(f"attribute {name} must be {_text(wanted)}, found {value!r}")
     return wrong
 
 
+Check = Callable[[object], bool]
+
+
 @cache
-def _annotations(attrs: type[Any]) -> dict[str, Any]:
-    """The field types of a class of attributes; none where its author's names cannot be looked up
-    (a class made inside a function), so that such a class goes unchecked."""
+def _checks(attrs: type[Any]) -> tuple[tuple[str, Any, Check], ...]:
+    """Name, annotation and check of each field of a class of attributes; none where its author's
+    names cannot be looked up (a class made inside a function): such a class goes unchecked."""
     try:
-        return typing.get_type_hints(attrs, localns=_NAMES)
+        expected = typing.get_type_hints(attrs, localns=_NAMES)
     except NameError:
-        return {}
+        return ()
+    named = ((f.name, expected.get(f.name, object)) for f in fields(attrs))
+    return tuple((name, wanted, _check(wanted)) for name, wanted in named)
 
 
-def _fits(value: object, wanted: Any) -> bool:
+def _check(wanted: Any) -> Check:
+    """Whether a value is of the annotated type; an annotation of another form takes anything."""
     origin = typing.get_origin(wanted)
     if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, one) for one in typing.get_args(wanted))
+        one_of = tuple(map(_check, typing.get_args(wanted)))
+        return lambda value: any(fits(value) for fits in one_of)
     if origin is tuple:
-        return isinstance(value, tuple) and _items_fit(value, typing.get_args(wanted))
+        return _check_items(typing.get_args(wanted))
     if wanted is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return lambda value: type(value) is int or _is_number(value, int)
     if wanted is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return isinstance(value, wanted) if isinstance(wanted, type) else True
+        return lambda value: _is_number(value, (int, float))
+    if isinstance(wanted, type):
+        return lambda value: isinstance(value, wanted)
+    return lambda value: True
 
 
-def _items_fit(items: tuple[object, ...], wanted: tuple[Any, ...]) -> bool:
+def _check_items(wanted: tuple[Any, ...]) -> Check:
     if len(wanted) == 2 and wanted[1] is Ellipsis:
-        return all(_fits(item, wanted[0]) for item in items)
-    return len(items) == len(wanted) and all(map(_fits, items, wanted))
+        every = _check(wanted[0])
+        return lambda value: isinstance(value, tuple) and all(map(every, value))
+    each = tuple(map(_check, wanted))
+    return lambda value: (
+        isinstance(value, tuple)
+        and len(value) == len(each)
+        and all(fits(item) for fits, item in zip(each, value, strict=True))
+    )
+
+
+def _is_number(value: object, kinds: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 _WORDS = {int: "int", float: "float", Dim: "symbolic size"}

@@ -44,6 +44,7 @@ class Attrs:
 
 
 NO_ATTRS: Final = Attrs()
+_KNOWN_MOST: Final = 1024  # operand types that an op remembers
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,8 @@ class Trait(Enum):
     BARRIER = "never merged, folded or looked through before autodiff"
     REGION = "a nested Function says what it computes and what types it has, not infer and ref"
     CONTROL = "its regions are programs at its own level: a loop's body, the branches of a choice"
+
+    __hash__ = object.__hash__  # Enum's own is written in Python, and passes ask all the time
 
 
 class _NotDifferentiable:
@@ -118,6 +121,10 @@ class OpDef:
     lower: Lowering | None = None
     expand: Callable[..., Any] | None = None
     traits: frozenset[Trait] = frozenset()
+    # What the type rule has said, where it has no attributes to look at.
+    _known: dict[tuple[TensorType, ...], tuple[TensorType, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def has(self, trait: Trait) -> bool:
         return trait in self.traits
@@ -129,12 +136,20 @@ class OpDef:
     def infer_types(self, attrs: Attrs, types: Iterable[TensorType]) -> tuple[TensorType, ...]:
         """The result types, always as a tuple. Raises ShapeError or DTypeError."""
         listed = tuple(types)
+        known = self._known.get(listed) if attrs is NO_ATTRS else None
+        if known is not None:
+            return known
         try:
             found = self.infer(attrs, *listed)
         except TypeError as error:
             _check_operand_count(self, attrs, listed, error)
             raise
-        return found if isinstance(found, tuple) else (found,)
+        given = found if isinstance(found, tuple) else (found,)
+        if attrs is NO_ATTRS:
+            if len(self._known) >= _KNOWN_MOST:
+                self._known.clear()
+            self._known[listed] = given
+        return given
 
     def run_ref(self, attrs: Attrs, arrays: Iterable[Array]) -> tuple[Array, ...]:
         """The reference's results, always as a tuple of arrays. Float warnings are silent."""

@@ -236,6 +236,24 @@ class TensorType:
     dtype: DType
     shape: Shape = ()
 
+    # Passes compare and hash types all the time: mostly the same object, or one hashed before.
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if type(other) is not TensorType:
+            return NotImplemented
+        return self.dtype is other.dtype and self.shape == other.shape
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.dtype, self.shape))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TensorType, (self.dtype, self.shape)  # a hash is of this process
+
     @property
     def rank(self) -> int:
         return len(self.shape)

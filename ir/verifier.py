@@ -8,6 +8,8 @@ Invariants at every level
   - An instruction's result types are those of its op's type rule. An instruction with regions
     takes them from its regions instead: parameters as its operands, results as its results.
   - No two parameters have one path; no two state results have one path.
+  - A loop, branch or remat and its regions fit together as `treadle.ir.control` says; its regions
+    are at the level of the program around it.
 TRACED: what the user wrote, before autodiff
   - No instruction that only fusion makes: fused, fused_table, contract.
   - `gradient` has as many cotangents as outputs, each of its output's type, and takes derivatives
@@ -23,13 +25,13 @@ KERNELS: after fusion
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Sequence
 
 from treadle.ir.attr_types import wrong_attributes
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import TreadleError, VerifyError
 from treadle.ir.graph import Function, Instr, Level, Value
-from treadle.ir.op import Trait
+from treadle.ir.op import NO_ATTRS, Trait
 from treadle.ir.printer import print_function
 from treadle.ir.scalar import Kernel
 
@@ -66,16 +68,38 @@ def find_faults(fn: Function, level: Level) -> list[Fault]:
     """All faults of `fn` and of its regions at `level`."""
     faults: list[Fault] = []
     work: list[tuple[Function, Level]] = [(fn, level)]
+    seen: set[tuple[Function, Level]] = set()  # instructions may share a region
+    sound: set[Hashable] = set()
     while work:
         here, at = work.pop()
+        if (here, at) in seen:
+            continue
+        seen.add((here, at))
         faults += _structure(here)
         faults += _paths(here)
         for instr in here.instrs:
-            faults += _typing(instr)
-            faults += _at_level(instr, at)
+            plain = instr.attrs is NO_ATTRS or not wrong_attributes(instr.attrs)
+            kind = _kind(instr, at) if plain else None
+            if kind is not None and kind in sound:
+                continue
+            found = [*_typing(instr), *_at_level(instr, at)]
+            if not found:
+                sound.add(kind)
+            faults += found
             inner = Level.CORE if instr.op.name in _KERNELS_ONLY else at
             work.extend((region, inner) for region in instr.regions)
     return faults
+
+
+def _kind(instr: Instr, level: Level) -> Hashable:
+    """What instructions share that are sound if one of them is, provided that their attributes are
+    well formed; None where regions, or what made the operands, count too."""
+    op = instr.op
+    if instr.regions or op.has(Trait.REGION) or op.name == "gradient":
+        return None
+    attrs = None if instr.attrs is NO_ATTRS else instr.attrs
+    takes, gives = [a.type for a in instr.args], [r.type for r in instr.results]
+    return id(op), level, attrs, tuple(takes), tuple(gives)
 
 
 def _structure(fn: Function) -> Iterator[Fault]:
@@ -117,7 +141,7 @@ def _typing(instr: Instr) -> Iterator[Fault]:
     if wrong:
         yield from (Fault(message, instr) for message in wrong)
         return
-    if instr.regions:
+    if instr.regions or instr.op.has(Trait.CONTROL):
         yield from _region_types(instr)
         return
     types = [a.type for a in instr.args]
@@ -139,6 +163,11 @@ def _typing(instr: Instr) -> Iterator[Fault]:
 
 
 def _region_types(instr: Instr) -> Iterator[Fault]:
+    if instr.op.has(Trait.CONTROL):
+        from treadle.ir.control import check_control  # it needs the op table
+
+        yield from (Fault(message, instr) for message in check_control(instr))
+        return
     if instr.op.name not in ("fused", "contract"):
         return  # a table's region has the shapes of one flat instance; see check_region
     if len(instr.regions) != 1:
