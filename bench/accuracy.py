@@ -54,7 +54,7 @@ _BOUNDS32: Final[dict[str, tuple[float, float]]] = {
 # The same for composites, which are computed as their formulas say. Far out on the negative side
 # the factor of the operand is an exponential: it turns the rounding of its exponent into as many
 # as the exponent is large, and subnormal it has few digits left.
-BOUNDS_OF_FORMULAS: Final[dict[str, float]] = {"silu": 64.0, "gelu": 256.0, "gelu, tanh": 256.0}
+BOUNDS_OF_FORMULAS: Final[dict[str, float]] = {"silu": 64.0, "gelu": 256.0, "gelu-tanh": 256.0}
 
 
 def bound(name: str, dtype: DType, target: Target) -> float:
@@ -237,9 +237,16 @@ class Row:
 
 
 def measure(name: MathName, dtype: DType, target: Target, count: int, seed: int = 0) -> Row:
-    """The largest error over `count` inputs."""
+    """The largest error of the code for a target over `count` inputs."""
+    return measure_function(name, dtype, lambda *xs: apply(name, target, *xs), count, seed)
+
+
+def measure_function(
+    name: MathName, dtype: DType, fn: Callable[..., Array], count: int, seed: int = 0
+) -> Row:
+    """The largest error of `fn` as `name`, over the same inputs."""
     xs, good, exact = _samples(name, dtype, count, seed)
-    got = apply(name, target, *xs)
+    got = fn(*xs)
     errors = ulps(got, exact) if dtype is float32 else _places_off(got[good], exact)
     k = int(np.argmax(errors))
     return Row(float(errors[k]), tuple(float(x[good][k]) for x in xs))

@@ -17,7 +17,7 @@ END: Final = "<!-- end -->\n"
 
 _TITLES: Final = {"numpy": "NumPy", "torch": "torch", "jax": "JAX"}
 _ORDER: Final = ("sse2", "avx2", "avx512", "neon")
-_COMPOSITES: Final = ("silu", "gelu", "gelu, tanh")
+_COMPOSITES: Final = ("silu", "gelu", "gelu-tanh")
 
 
 def with_tables(page: str, found: Found) -> str:
@@ -39,8 +39,10 @@ def tables(found: Found) -> str:
         *_family_table(found["float64"], names, float64),
         "\n## float32 composites\n",
         *_composites(found["float32"]),
-        "\n## Beside NumPy, torch and JAX\n",
-        *_peers(found),
+        "\n## float32 beside NumPy, torch and JAX\n",
+        *_peers(found, "float32", [*names, *_COMPOSITES]),
+        "\n## float64 beside NumPy, torch and JAX\n",
+        *_peers(found, "float64", names),
     ]
     return "\n".join(parts) + "\n"
 
@@ -67,12 +69,12 @@ def _composites(rows: Found) -> list[str]:
     return lines
 
 
-def _peers(found: Found) -> list[str]:
+def _peers(found: Found, dtype: str, names: Sequence[str]) -> list[str]:
     peers = [p for p in _TITLES if p in found["versions"]]
     titles = [f"{_TITLES[p]} {found['versions'][p]}" for p in peers]
     lines = _heads("function", "Treadle", *titles)
-    for name in [*get_args(MathName), "sqrt", "rsqrt", *_COMPOSITES]:
-        row = found["float32"].get(name, {})
+    for name in names:
+        row = found[dtype].get(name, {})
         if any(p in row for p in peers):
             ours = max((t for t in _ORDER if t in row), key=_ORDER.index)
             cells = [f"{_error(row, p)} at {_at(row[p])}" if p in row else "" for p in peers]

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 from importlib import import_module
-from pathlib import Path
 from time import perf_counter
 
+from treadle.bench.resident import forget_peak, peak_kib
 from treadle.bench.workload import Step, workloads
 
 # What a peer imports: its size is not the step's.
@@ -57,40 +56,6 @@ def measure_told(step: Step, seconds: float, least: int = 3) -> list[float]:
     return told
 
 
-_STATUS = Path("/proc/self/status")
-
-
-def _peak_kib() -> int:
-    """The largest resident size of this process so far.
-
-    On Linux not `ru_maxrss`: a process inherits that from the one that started it, whose arrays
-    are larger than a small step's whole memory.
-    """
-    found = _status("VmHWM")
-    if found is not None:
-        return found
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // 1024 if sys.platform == "darwin" else peak
-
-
-def _forget_peak() -> int:
-    """The resident size now, from which the peak is counted anew where the system can do that."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return _peak_kib()
-    return _status("VmRSS") or _peak_kib()
-
-
-def _status(field: str) -> int | None:
-    """A field of /proc/self/status in KiB; None where there is none."""
-    try:
-        lines = _STATUS.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="treadle.bench.cell")
     parser.add_argument("workload")
@@ -100,13 +65,13 @@ def main() -> int:
     workload = workloads()[args.workload]
     program = workload.programs[args.peer]
     import_module(_MODULES[args.peer])
-    before = _forget_peak()
+    before = forget_peak()
     started = perf_counter()
     step = program()
     step()
     first = perf_counter() - started
     times = (measure_told if workload.own_clock else measure)(step, args.seconds)
-    peak = _peak_kib()
+    peak = peak_kib()
     json.dump({"times": times, "first": first, "peak_kib": peak - before}, sys.stdout)
     return 0
 

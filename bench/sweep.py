@@ -58,7 +58,7 @@ FUNCTIONS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         )
     },
     "gelu": ("gelu", {"approximate": False}),
-    "gelu, tanh": ("gelu", {"approximate": True}),
+    "gelu-tanh": ("gelu", {"approximate": True}),
 }  # fmt: skip
 
 

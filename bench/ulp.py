@@ -16,18 +16,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, get_args
 
-from treadle.bench.accuracy import measure
+from treadle.bench.accuracy import measure, measure_function
 from treadle.bench.accuracy_page import with_tables
 from treadle.bench.peer_maths import installed, maths_of, version_of
 from treadle.bench.sweep import FUNCTIONS, sweep
 from treadle.codegen.target import Target, named
 from treadle.ir.scalar import MathName
-from treadle.ir.types import float32, float64
+from treadle.ir.types import DType, float32, float64
 
 Found = dict[str, Any]
 
 _PAIRS: Final = 2_000_000 // 64 * 64
-_DOUBLES: Final = 8_192
+_DOUBLES: Final = 131_072
 
 
 def targets_here() -> list[Target]:
@@ -42,15 +42,24 @@ def single(name: str, targets: list[Target], peers: tuple[str, ...], stride: int
     return {who: _told(w.error, (w.x,)) for who, w in sweep(name, targets, fns, stride).items()}
 
 
-def double(name: MathName, targets: list[Target]) -> Found:
-    """A float64 function against mpmath."""
-    rows = {t.name: measure(name, float64, t, _DOUBLES) for t in targets}
-    return {who: _told(row.error, row.worst) for who, row in rows.items()}
+def double(name: MathName, targets: list[Target], peers: tuple[str, ...]) -> Found:
+    """A float64 function against mpmath, ours and the peers'."""
+    return _sampled(name, float64, _DOUBLES, targets, peers)
 
 
-def power(targets: list[Target]) -> Found:
-    """pow of float32 against float64."""
-    rows = {t.name: measure("pow", float32, t, _PAIRS) for t in targets}
+def power(targets: list[Target], peers: tuple[str, ...]) -> Found:
+    """pow of float32 against float64, ours and the peers'."""
+    return _sampled("pow", float32, _PAIRS, targets, peers)
+
+
+def _sampled(
+    name: MathName, dtype: DType, count: int, targets: list[Target], peers: tuple[str, ...]
+) -> Found:
+    rows = {t.name: measure(name, dtype, t, count) for t in targets}
+    for peer in peers:
+        fn = maths_of(peer).get(name)
+        if fn is not None:
+            rows[peer] = measure_function(name, dtype, fn, count)
     return {who: _told(row.error, row.worst) for who, row in rows.items()}
 
 
@@ -97,9 +106,9 @@ def _measure(what: list[str], args: argparse.Namespace) -> None:
     for name in what:
         begun = perf_counter()
         if name == "float64":
-            dtype, rows = "float64", {fn: double(fn, targets) for fn in get_args(MathName)}
+            dtype, rows = "float64", {fn: double(fn, targets, peers) for fn in get_args(MathName)}
         elif name == "pow":
-            dtype, rows = "float32", {name: power(targets)}
+            dtype, rows = "float32", {name: power(targets, peers)}
         else:
             dtype, rows = "float32", {name: single(name, targets, peers, args.stride)}
         for fn, row in rows.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from treadle.bench import cell
+from treadle.bench import cell, resident
 from treadle.bench.first import in_new_process
 from treadle.bench.workload import workloads
 
@@ -25,17 +25,17 @@ _MIB = 1 << 10  # in KiB
 def test_the_peak_counts_what_follows_and_nothing_before() -> None:
     earlier = np.ones(64 << 17)  # 64 MiB
     del earlier
-    before = cell._forget_peak()
-    assert cell._peak_kib() - before < 8 * _MIB
+    before = resident.forget_peak()
+    assert resident.peak_kib() - before < 8 * _MIB
     later = np.ones(32 << 17)
-    assert 30 * _MIB < cell._peak_kib() - before < 48 * _MIB
+    assert 30 * _MIB < resident.peak_kib() - before < 48 * _MIB
     del later
 
 
 @on_linux
 def test_the_peak_of_the_starting_process_is_not_inherited() -> None:
     large = np.ones(256 << 17)
-    program = "from treadle.bench import cell; print(cell._peak_kib())"
+    program = "from treadle.bench import resident; print(resident.peak_kib())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert int(done.stdout) < 200 * _MIB
     del large
