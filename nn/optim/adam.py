@@ -56,22 +56,32 @@ class Adam(Optimizer):
         return state
 
     def update(self, param: Tensor, grad: Tensor, group: Group, state: State) -> None:
-        lr, (beta1, beta2), count = group["lr"], group["betas"], state["step"]
+        numbers = self.shared(group, state, param, lambda: self._numbers(group, state["step"]))
+        less1, beta2, less2, correction, eps, rate, *decay = numbers
         if self._decoupled:
             step = -grad if group["maximize"] else grad
-            if group.nonzero["weight_decay"]:
-                param.mul_(1 - lr * group["weight_decay"])
+            for factor in decay:
+                param.mul_(factor)
         else:
             step = self.decayed(param, grad, group)
         mean, square = state["exp_avg"], state["exp_avg_sq"]
-        mean.add_((1 - beta1) * (step - mean))
-        square.copy_(beta2 * square + (1 - beta2) * (step * step))
+        mean.add_(less1 * (step - mean))
+        square.copy_(beta2 * square + less2 * (step * step))
         largest = square
         if group["amsgrad"]:
             largest = state["max_exp_avg_sq"]
             largest.copy_(api.maximum(largest, square))
-        root = api.sqrt(largest) / (1 - beta2**count) ** 0.5 + group["eps"]
-        param.sub_(lr / (1 - beta1**count) * (mean / root))
+        root = api.sqrt(largest) / correction + eps
+        param.sub_(rate * (mean / root))
+
+    def _numbers(self, group: Group, count: Tensor) -> tuple[Tensor, ...]:
+        """What the update of each parameter takes: 1 - beta1, beta2, 1 - beta2, the correction of
+        the square, eps, the rate with the correction of the mean, the factor of decay if any."""
+        lr, (beta1, beta2) = group["lr"], group["betas"]
+        correction, rate = (1 - beta2**count) ** 0.5, lr / (1 - beta1**count)
+        decays = self._decoupled and group.nonzero["weight_decay"]
+        decay = (1 - lr * group["weight_decay"],) if decays else ()
+        return 1 - beta1, beta2, 1 - beta2, correction, group["eps"], rate, *decay
 
 
 class AdamW(Adam):

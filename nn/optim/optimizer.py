@@ -8,10 +8,11 @@ compiles another step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from treadle.ir.errors import ArgumentError, DTypeError, TreadleError
+from treadle.ir.types import DType
 from treadle.nn.module import clear_grad
 from treadle.nn.optim import saving
 from treadle.nn.optim.group import Group, State, number
@@ -44,6 +45,7 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[Group] = []
         self.state: dict[Tensor, State] = {}
+        self._shared: dict[tuple[int, int, DType], tuple[Tensor, ...]] = {}
         with located_errors():
             listed = _listed(params)
             if not listed:
@@ -98,6 +100,18 @@ class Optimizer:
         except BaseException as error:
             leaving(error)
             raise
+        finally:
+            self._shared.clear()
+
+    def shared(
+        self, group: Group, state: State, like: Tensor, make: Callable[[], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """The numbers that `make` computes from those of `group` and the step count in `state`, in
+        the dtype of `like`: once a step for all parameters that have these in common."""
+        key = id(group), id(state.get("step")), like.dtype
+        if key not in self._shared:
+            self._shared[key] = tuple(x.astype(like.dtype) for x in make())
+        return self._shared[key]
 
     def _step(self, group: Group) -> None:
         ready = [p for p in group["params"] if p.grad is not None]
