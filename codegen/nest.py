@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from treadle.codegen.lane_index import LaneIndex
 from treadle.codegen.llvm import Val
 from treadle.codegen.loops import Number, Piece, clipped, pieces, run_piece
+from treadle.codegen.random import Mates
 from treadle.codegen.reduce import Reduction
 from treadle.codegen.scalar_llvm import LlvmScalarOps
 from treadle.codegen.scope import RegionCode, Scope
@@ -63,6 +64,7 @@ class Nest:
             return [outer]
         at = self.index(dim, base, piece.lanes)
         ops = LlvmScalarOps(self.w, piece.lanes)
+        mates = Mates(piece.vectors)
         return [
             Scope(
                 self.code,
@@ -71,6 +73,7 @@ class Nest:
                 outer,
                 mask,
                 local=u * piece.lanes,
+                mates=mates,
             )
             for u in range(piece.vectors)
         ]

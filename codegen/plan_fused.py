@@ -26,7 +26,7 @@ from treadle.codegen.target import Target
 from treadle.codegen.turning import BLOCK, VECTORS, Turned, turned_operands
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Instr, Value
-from treadle.ir.scalar import ArgReduce, Index, Reduce
+from treadle.ir.scalar import ArgReduce, Index, Numbered, Reduce
 from treadle.ir.types import Size, size_product
 
 RUN: Final = 32
@@ -205,10 +205,11 @@ def _roots(region: Region) -> tuple[Value, ...]:
 
 
 def _unjoinable(region: Region) -> frozenset[int]:
-    """Axes along which something is pulled by its own index."""
+    """Axes along which something is pulled by its own index, and not by its number."""
     found: set[int] = set()
     for value in region.at_space(_roots(region), frozenset()):
-        if region.pulls(value) is not None:
+        pulling = region.pulls(value)
+        if pulling is not None and not isinstance(pulling.op.lower, Numbered):
             found |= region.axes_of[value]
     return frozenset(found)
 
@@ -220,9 +221,11 @@ def _joins(region: Region, left: int, right: int, apart: frozenset[int]) -> bool
     if (left in region.reduced) != (right in region.reduced):
         return False
     for value in region.at_space(_roots(region), frozenset()):
-        if value not in region.views:
+        is_numbered = region.pulls(value) is not None
+        if value not in region.views and not is_numbered:
             continue
-        full = aligned(region.views[value][1], len(region.space))
+        shape = value.type.shape if is_numbered else region.views[value][1]
+        full = aligned(shape, len(region.space))
         if (full[left] == 1) != (full[right] == 1):
             return False
     return True

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from math import copysign, isnan
 
 from treadle.codegen import vecmath
-from treadle.codegen.lane_index import IndexOps, LaneIndex
+from treadle.codegen.lane_index import LaneIndex
 from treadle.codegen.llvm import (
     I1,
     I8,
@@ -25,6 +25,7 @@ from treadle.codegen.llvm import (
     register_type,
     vec,
 )
+from treadle.codegen.random import Draw, RandomOps
 from treadle.codegen.scalar_integer import floor_divide, floor_remainder
 from treadle.codegen.scalar_rounding import float_remainder, rounded
 from treadle.ir.dataclass import dataclass
@@ -48,7 +49,7 @@ class Element:
         return not self.val.type.lanes
 
 
-class LlvmScalarOps(IndexOps):
+class LlvmScalarOps(RandomOps):
     """Writes element operations for vectors of `lanes` lanes into `w`.
 
     `on_fault(text, bad, value)` is told of each index that a run must check: `bad` is an i1 and
@@ -294,6 +295,17 @@ class LlvmScalarOps(IndexOps):
     def math(self, name: MathName, *xs: Element) -> Element:
         values = self._pair(*xs) if len(xs) == 2 else (xs[0].val,)
         return Element(vecmath.emit(self.w, name, *values), xs[0].dtype)
+
+    # --- random numbers ----------------------------------------------------------------------
+
+    def random_draw(self, seed: Element, draw: Element, domain: int) -> Draw:
+        return self.draw_of(seed.val, draw.val, domain)
+
+    def random_word(self, draw: Draw, e: LaneIndex, dtype: DType) -> Element:
+        return Element(self.words(draw, e, dtype), dtype)
+
+    def random_normal(self, draw: Draw, e: LaneIndex, dtype: DType) -> Element:
+        return Element(self.normals(draw, e, dtype), dtype)
 
     # --- indices that meet elements ----------------------------------------------------------
 

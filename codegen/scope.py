@@ -18,12 +18,13 @@ from treadle.codegen.faults import record_fault
 from treadle.codegen.lane_index import LaneIndex
 from treadle.codegen.llvm import I1, I64, FunctionWriter, Type, Val, memory_type
 from treadle.codegen.plan_fused import FusedPlan
+from treadle.codegen.random import Mates
 from treadle.codegen.regions import Region, aligned, row_major
 from treadle.codegen.scalar_llvm import Element, LlvmScalarOps
 from treadle.codegen.turning import BLOCK
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Instr, Value
-from treadle.ir.scalar import Index, Scalar
+from treadle.ir.scalar import Index, Numbered, Scalar
 from treadle.ir.types import Shape, Size
 
 Key = Value | int  # a parameter or stored value, or the number of a result
@@ -120,6 +121,7 @@ class Scope:
         mask: Val | None = None,
         tile: Scope | None = None,
         local: int = 0,
+        mates: Mates | None = None,
     ) -> None:
         self.code, self.lanes, self.mask = code, lanes, mask
         self.parent, self.tile, self.local = parent, tile, local
@@ -135,6 +137,8 @@ class Scope:
         self._pulled: dict[tuple[Any, ...], Element] = {}
         self._pointers: dict[Key, Val] = {}
         self._asking: Instr | None = None
+        self._mates = mates
+        self._shared: dict[Instr, Any] = {}
         self.turned: dict[Value, Val] = {}
 
     # --- where we are ------------------------------------------------------------------------
@@ -232,6 +236,8 @@ class Scope:
         if isinstance(lower, Scalar):
             args = [self.at(a) for a in producer.args]
             found: Element = lower.fn(self.ops, producer.attrs, *args)
+        elif isinstance(lower, Numbered):
+            found = self._numbered_at_space(producer, value)
         else:
             assert isinstance(lower, Index), f"{producer.op.name} is read before its loop has run"
             found = self._index_op(producer, self._own_index(value))
@@ -269,9 +275,46 @@ class Scope:
             found.append(at)
         return tuple(found)
 
+    # --- values computed from their number ---------------------------------------------------
+
+    def _numbered_at_space(self, instr: Instr, value: Value) -> Element:
+        """By the number, in the value's own shape, of the element that belongs to this place."""
+        ops, code = self.ops, self.code
+        number = ops.index_const(0)
+        for dim, step in enumerate(code.strides(value.type.shape)):
+            if step:
+                at = self.position(dim)
+                assert at is not None, "a value is computed outside its loop"
+                number = ops.index_sum(number, ops.index_mul(at, step))
+        ops.mates, ops.number = self._mates, self.local // self.lanes
+        found = self._numbered(instr, number)
+        ops.mates = None
+        return found
+
+    def _numbered(self, instr: Instr, number: LaneIndex) -> Element:
+        lower = instr.op.lower
+        assert isinstance(lower, Numbered)
+        found: Element = lower.fn(self.ops, instr.attrs, self._shared_by(instr), number)
+        return found
+
+    def _shared_by(self, instr: Instr) -> Any:
+        """What all elements of `instr` share, computed here unless it was further out."""
+        scope: Scope | None = self
+        while scope is not None:
+            for known in (scope, scope.tile):
+                if known is not None and instr in known._shared:
+                    return known._shared[instr]
+            scope = scope.parent
+        lower = instr.op.lower
+        assert isinstance(lower, Numbered)
+        ops = LlvmScalarOps(self.code.w, 1)
+        found = lower.setup(ops, instr.attrs, lambda k: self.pull(instr.args[k], ()))
+        self._shared[instr] = found
+        return found
+
     def prepare(self, roots: Iterable[Value]) -> None:
-        """Compute here what `roots` need that does not vary along loops not open yet, and the
-        addresses from which the rest will be read."""
+        """Compute here what `roots` need that does not vary along loops not open yet, what all
+        elements share, and the addresses from which the rest will be read."""
         seen: set[Value] = set()
         work = list(roots)
         while work:
@@ -281,6 +324,9 @@ class Scope:
             seen.add(value)
             if self.code.region.is_reduction(value):
                 continue
+            pulling = self.code.region.pulls(value)
+            if pulling is not None and isinstance(pulling.op.lower, Numbered):
+                self._shared_by(pulling)
             if self.covers(self.code.dims(value)) and self._is_had(value):
                 self.at(value)
                 continue
@@ -324,6 +370,11 @@ class Scope:
     def _index_op(self, instr: Instr, index: tuple[LaneIndex, ...]) -> Element:
         lower = instr.op.lower
         assert isinstance(lower, Index)
+        if isinstance(lower, Numbered):
+            number = self.ops.index_const(0)
+            for i, step in zip(index, row_major(instr.result.type.shape), strict=True):
+                number = self.ops.index_sum(number, self.ops.index_mul(i, _whole(step)))
+            return self._numbered(instr, number)
         types = tuple(a.type for a in instr.args)
 
         def load(k: int, at: Sequence[LaneIndex]) -> Element:

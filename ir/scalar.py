@@ -95,6 +95,20 @@ class ScalarOps(Protocol[S, I]):
         """Vector maths in the operands' float dtype, accurate as `docs/accuracy.md` states."""
         ...
 
+    # --- random numbers ----------------------------------------------------------------------
+
+    def random_draw(self, seed: S, draw: S, domain: int) -> Any:
+        """What all elements of a draw share; see `treadle.ir.philox`."""
+        ...
+
+    def random_word(self, draw: Any, e: I, dtype: DType) -> S:
+        """Word `e` of the draw: uint32 or int64."""
+        ...
+
+    def random_normal(self, draw: Any, e: I, dtype: DType) -> S:
+        """Normal number `e` of the draw, made as `treadle.ir.ops.random.normal_pair` says."""
+        ...
+
     # --- indices -----------------------------------------------------------------------------
 
     def index_const(self, value: int) -> I: ...
@@ -143,6 +157,19 @@ class Index:
 
     fn: Callable[..., Any]
     affine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered(Index):
+    """Each element is computed from its number in the row-major order of the result:
+
+    `fn(s, attrs, shared, number) -> element`, where `number` is an I and `shared` what
+    `setup(s, attrs, load)` has computed once for all elements; `load(k)` is operand k there, of
+    rank 0. A reshape of such a result is the same instruction with another shape, the attribute of
+    that name.
+    """
+
+    setup: Callable[..., Any] = lambda s, attrs, load: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,21 @@ from typing import Any
 
 import numpy as np
 
+from treadle.ir import philox
 from treadle.ir.errors import IndexFault
 from treadle.ir.op import NO_ATTRS, Array, Attrs, OpDef, get_op
 from treadle.ir.ops.cast import cast_array
-from treadle.ir.scalar import ArgReduce, Comparison, Index, Kernel, MathName, Reduce, Scalar
-from treadle.ir.types import DType, TensorType, dtype_of, type_of_array
+from treadle.ir.scalar import (
+    ArgReduce,
+    Comparison,
+    Index,
+    Kernel,
+    MathName,
+    Numbered,
+    Reduce,
+    Scalar,
+)
+from treadle.ir.types import DType, TensorType, dtype_of, int64, type_of_array
 
 _COMPARE: dict[Comparison, Callable[[Array, Array], Array]] = {
     "lt": np.less,
@@ -143,6 +153,23 @@ class NumpyScalarOps:
         (out,) = get_op(name).run_ref(NO_ATTRS, xs)
         return out
 
+    # --- random numbers ----------------------------------------------------------------------
+
+    def random_draw(self, seed: Array, draw: Array, domain: int) -> tuple[int, int, int]:
+        return int(seed), int(draw), domain
+
+    def random_word(self, draw: tuple[int, int, int], e: Array, dtype: DType) -> Array:
+        words = philox.words64 if dtype is int64 else philox.words32
+        return words(*draw, e)
+
+    def random_normal(self, draw: tuple[int, int, int], e: Array, dtype: DType) -> Array:
+        from treadle.ir.ops.random import normal_pair  # the ops build on this module
+
+        words = philox.words64 if dtype.bits == 64 else philox.words32
+        even = e & ~np.int64(1)
+        first, second = normal_pair(words(*draw, even), words(*draw, even + 1))
+        return np.where(e & 1, second, first)
+
     # --- indices -----------------------------------------------------------------------------
 
     def index_const(self, value: int) -> Array:
@@ -219,6 +246,10 @@ def _evaluate(
     match op.lower:
         case Scalar(fn):
             return np.asarray(fn(s, attrs, *arrays))
+        case Numbered(fn, setup=setup):
+            number = np.arange(np.prod(result.static_shape, dtype=np.int64))
+            shared = setup(s, attrs, lambda k: arrays[k])
+            return np.asarray(fn(s, attrs, shared, number.reshape(result.static_shape)))
         case Index(fn):
             index = tuple(np.ogrid[tuple(slice(n) for n in result.static_shape)])
             return np.asarray(fn(s, attrs, types, index, _loader(arrays)))

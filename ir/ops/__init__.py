@@ -20,6 +20,7 @@ from treadle.ir.ops import (
     movement as movement,
     normalization as normalization,
     prints as prints,
+    random as random,
     reductions as reductions,
     rounding as rounding,
     scan as scan,
