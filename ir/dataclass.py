@@ -8,7 +8,8 @@ is written and compiled, and that when the first instance is made.
 Instances and classes can be told from the standard ones by nobody: `fields`, `replace`, `asdict`,
 `match`, copies and pickles work, and type checkers are shown the standard decorator. Supported are
 the parameters below, defaults and `field(...)`, ClassVar and inheritance. A class that defines one
-of the methods itself keeps its own.
+of the methods itself keeps its own. Not for `treadle.nn`, whose classes are guarded as a user's
+are: there `__init__` must stay the same object.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def test_only_the_knobs_read_the_environment() -> None:
             assert not named & {"environ", "getenv"}, path
 
 
-@pytest.mark.parametrize("part", ("ir", "tracer", "passes", "codegen", "runtime", "nn"))
+@pytest.mark.parametrize("part", ("ir", "tracer", "passes", "codegen", "runtime"))
 def test_dataclasses_are_made_by_the_decorator_that_starts_fast(part: str) -> None:
     standard = re.compile(
         r"^from dataclasses import .*\bdataclass\b|dataclasses\.dataclass\b", re.M

@@ -133,6 +133,7 @@ class Tree:
         self.moving: list[Item] = []  # iterators, files, what `apply` looked into
         self.caches: list[Any] = []  # of functools
         self.words: set[str] = set()  # all names in code that was followed
+        self.user_words: set[str] = set()  # those in code that is not Treadle's own
         self.codes: dict[CodeType, None] = {}  # of the functions that were followed
         self.everything = False  # attributes may be read by computed names
         self.imports: set[str] = set()  # modules that code imports and that are not loaded yet

@@ -2,8 +2,9 @@
 
 Such a read gives one value, when the function is traced, and every later call would see that value
 again. Fresh entropy and an advanced generator are errors, a clock or a file is a warning, for the
-line that reads it. The calls are seen by a profiler that runs during the trace, and only where
-code that the function reaches spells one of the names below: it makes a trace slower.
+line that reads it. Entropy is seen where it is drawn (`treadle.tracer.entropy`), all else by a
+profiler that runs during the trace. It makes a trace two or three times slower, and runs only where
+code of the user's that the function reaches spells one of the names below.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Final, Literal
 
 from treadle.ir.errors import TraceError
 from treadle.ir.graph import Loc
+from treadle.tracer import entropy
 from treadle.tracer.location import is_inside
 from treadle.tracer.names import is_user_module
 
@@ -43,20 +45,20 @@ _CALLS: Final[dict[Any, Kind]] = {
 _NAMES: Final = frozenset(
     {*_CLOCKS, *_DATES, *_FILES, *_READS, "read_text", "read_bytes", "exists", "is_file", "is_dir"}
     | {"glob", "iterdir", "getsize", "getmtime", "load", "loadtxt", "fromfile", "input", "urandom"}
-    | {"uuid1", "uuid4", "secrets", "token_hex", "token_bytes", "randbelow", "default_rng"}
-    | {"SystemRandom", "RandomState", "Random", "abspath", "realpath", "resolve", "absolute", "cwd"}
+    | {"uuid1", "abspath", "realpath", "resolve", "absolute", "cwd"}
 )
 _TRANSPARENT: Final = frozenset({"numpy"})  # libraries between the user's line and the read
 _HIDDEN: Final = frozenset({"importlib", "zipimport", "linecache", "warnings", "traceback"})
 
 
 class Outside:
-    """Watches one trace; a context manager around it."""
+    """Watches one trace; a context manager around it. `words` are those of the user's code."""
 
     def __init__(self, words: Collection[str], generators: Sequence[tuple[str, Any]]) -> None:
         frames = {id(g.gi_frame): path for path, g in generators if g.gi_frame is not None}
         self._generators = frames
         self._needed = bool(frames) or not _NAMES.isdisjoint(words)
+        self._drawn = not entropy.NAMES.isdisjoint(words)
         self.advanced: str | None = None  # the path of a generator
         self.reads: dict[tuple[Kind, str, Loc], None] = {}
 
@@ -64,11 +66,19 @@ class Outside:
         self._needed = self._needed and sys.getprofile() is None  # someone else's profiler stays
         if self._needed:
             sys.setprofile(self._event)
+        self._drawn = self._drawn and entropy.watch(self._draw)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._needed:
             sys.setprofile(None)
+        if self._drawn:
+            entropy.unwatch()
+
+    def _draw(self, frame: FrameType) -> None:
+        at = _user_line(frame)
+        if at is not None:
+            self.reads["entropy", "os.urandom", at] = None
 
     def _event(self, frame: FrameType, event: str, arg: Any) -> None:
         if event == "call":

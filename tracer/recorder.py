@@ -177,7 +177,7 @@ class _Recorder:
         args, kwargs = self.parameters.unbind(self.live_roots())
         snapshot = Snapshot(self.tree, self.live)
         unrepeatable = (RandomState(self.tree.generators), Moving(self.tree))
-        outside = Outside(self.tree.words, generators_in(self.tree))
+        outside = Outside(self.tree.user_words, generators_in(self.tree))
         with self.restoring(snapshot, *unrepeatable, Caches(self.tree)), self.trace:
             with outside:
                 out = self.fn(*args, **kwargs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Any, Literal
 
@@ -94,8 +94,11 @@ class Walk:
         for name in names:
             self.waiting.setdefault(name, []).append(then)
 
-    def note_names(self, names: Iterable[str], computed: bool) -> None:
-        """`names` are spelled by reached code: what waited for them is reached too."""
+    def note_names(self, names: Collection[str], computed: bool, own: bool = False) -> None:
+        """`names` are spelled by reached code: what waited for them is reached too. `own`: by
+        Treadle's own."""
+        if not own:
+            self.tree.user_words.update(names)
         for name in names:
             if name not in self.tree.words:
                 self.tree.words.add(name)

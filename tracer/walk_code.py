@@ -16,6 +16,7 @@ from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, Modu
 from typing import Any, Final
 
 from treadle.tracer.items import Item, Kind, Step, is_jitted, is_plain
+from treadle.tracer.location import is_inside
 from treadle.tracer.names import (
     CodeNames,
     is_treadle,
@@ -73,7 +74,7 @@ class CodeWalk(Walk):
         names = names_in(fn.__code__)
         self.tree.codes[fn.__code__] = None
         unspelled = (names.computed or names.evaluates) and not is_treadle(home)
-        self.note_names(names.attributes, unspelled)
+        self.note_names(names.attributes, unspelled, is_inside(fn.__code__.co_filename))
         for n, cell in enumerate(fn.__closure__ or ()):
             self.closure(item, fn.__code__.co_freevars[n], cell, n, root, item.guarded)
         self.globals(fn, names)

@@ -14,6 +14,7 @@ import pathlib
 import random
 import secrets
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -336,6 +337,43 @@ def drawn_by_a_local_name() -> float:
 def test_entropy_that_is_drawn_in_a_trace_is_an_error(draw: Callable[[], float]) -> None:
     with pytest.raises(treadle.TraceError, match="the same at every call"):
         treadle.jit(lambda x: x * draw())(x3())
+
+
+def test_entropy_that_others_draw_during_a_trace_is_theirs() -> None:
+    """Another thread's is not the traced function's, and nothing is left behind."""
+    urandom = os.urandom
+
+    @treadle.jit
+    def step(x: Tensor) -> Tensor:
+        if len(x.shape) > 3:
+            return x * secrets.randbelow(3)  # so that draws are watched
+        assert os.urandom is not urandom
+        another = threading.Thread(target=secrets.token_bytes, args=[4])
+        another.start()
+        another.join()
+        return x * treadle.jit(lambda y: y * np.random.default_rng(0).integers(2, 3))(x)
+
+    np.testing.assert_array_equal(step(x3()).numpy(), 2 * x3().numpy() ** 2)
+    assert os.urandom is urandom and random._urandom is urandom  # type: ignore[attr-defined]
+
+
+def test_a_trace_without_clocks_and_files_is_not_profiled() -> None:
+    """A model whose weights are drawn from a seed is none that reads from outside."""
+
+    class Model(treadle.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            treadle.manual_seed(3)
+            self.w = treadle.nn.Parameter(np.random.default_rng(0).normal(size=3).astype("f4"))
+
+        def forward(self, x: Tensor) -> Tensor:
+            profiled.append(sys.getprofile())
+            return x * self.w
+
+    profiled: list[Any] = []
+    model = Model()
+    treadle.jit(lambda x: model(x))(x3())
+    assert profiled == [sys.getprofile()]
 
 
 def test_contents_that_are_changed_in_a_trace_are_an_error_and_put_back() -> None:
