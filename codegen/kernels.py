@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from treadle.codegen.abi import KERNEL_PARAMS, Context
+from treadle.codegen.adding import emit_adding
+from treadle.codegen.addressed import Addresses
 from treadle.codegen.attention import emit_attention
 from treadle.codegen.attention_grad import emit_attention_grad
 from treadle.codegen.check import emit_check
@@ -26,9 +28,13 @@ from treadle.codegen.plan import KernelPlan, TablePlan, region_of
 from treadle.codegen.plan_attention import AttentionPlan
 from treadle.codegen.plan_contract import ContractPlan
 from treadle.codegen.plan_fused import FusedPlan
+from treadle.codegen.plan_lines import LinesPlan
 from treadle.codegen.regions import Region
+from treadle.codegen.running import emit_running
 from treadle.codegen.scope import RegionCode
-from treadle.codegen.sequential import Addresses, emit_sequential
+from treadle.codegen.sequential import emit_sequential
+from treadle.codegen.sorting import emit_sort
+from treadle.codegen.topk import emit_topk
 from treadle.ir.graph import Instr, Value
 from treadle.ir.memory import Place
 
@@ -62,6 +68,8 @@ def emit_kernel(
     elif isinstance(plan.body, AttentionPlan):
         emit = emit_attention_grad if plan.body.backward else emit_attention
         emit(state, w, plan.body, addresses, scratch, tile)
+    elif isinstance(plan.body, LinesPlan):
+        _lines(state, w, instr, plan.body, places, addresses, scratch, fault, tile)
     elif plan.body.op == "check":
         emit_check(state, w, instr, addresses[0], addresses[1], fault)
     else:
@@ -72,6 +80,30 @@ def emit_kernel(
         keep_fault(state, w, fault, shared, plan.instr, tile)
     w.ret()
     return state.merged(w) if len(state.faults) == sites else plan.name
+
+
+def _lines(
+    state: Emission,
+    w: FunctionWriter,
+    instr: Instr,
+    plan: LinesPlan,
+    places: Mapping[Value, Place],
+    addresses: list[Val],
+    scratch: Val,
+    fault: Val,
+    tile: Val,
+) -> None:
+    operands, results = addresses[: len(instr.args)], addresses[len(instr.args) :]
+    if plan.op in ("sort", "argsort"):
+        emit_sort(w, instr, plan, operands, results, scratch, tile)
+    elif plan.op == "topk":
+        emit_topk(w, instr, plan, operands, results, scratch, tile)
+    elif plan.op in ("scatter_add", "add_along"):
+        in_place = places[instr.args[0]] == places[instr.result]
+        at = Addresses(tuple(operands), results[0], fault, in_place)
+        emit_adding(state, w, instr, plan, at, tile)
+    else:
+        emit_running(w, instr, plan, operands, results, tile)
 
 
 def _fused(

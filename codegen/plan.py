@@ -17,6 +17,7 @@ from treadle.codegen.faults import can_fault
 from treadle.codegen.plan_attention import AttentionPlan, plan_attention
 from treadle.codegen.plan_contract import ContractPlan, Variant, plan_contract
 from treadle.codegen.plan_fused import FusedPlan, plan_fused, step_work
+from treadle.codegen.plan_lines import LinesPlan, plan_lines, works_by_lines
 from treadle.codegen.plan_stream import far_results, streamed_results
 from treadle.codegen.plan_tiles import GRAIN, tiles_for
 from treadle.codegen.regions import Region
@@ -35,7 +36,7 @@ _ALIGN = 64
 
 @dataclass(frozen=True, slots=True)
 class SequentialPlan:
-    """A kernel that runs in plain loops, in order: cumsum, scatter, scatter_add, check."""
+    """A kernel that runs in plain loops, in order: scatter, scatter_add, check."""
 
     op: str
     operands: tuple[TensorType, ...]
@@ -72,7 +73,7 @@ class TablePlan:
         return f"table of {self.count}, lengths {lengths}, {tiles}; {self.body}"
 
 
-Body = FusedPlan | TablePlan | ContractPlan | AttentionPlan | SequentialPlan
+Body = FusedPlan | TablePlan | ContractPlan | AttentionPlan | LinesPlan | SequentialPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class KernelPlan:
         """The pieces that may run at a time."""
         if isinstance(self.body, (FusedPlan, ContractPlan, AttentionPlan)):
             return self.body.tiling.count
-        return self.body.tiles if isinstance(self.body, TablePlan) else 1
+        return self.body.tiles if isinstance(self.body, (TablePlan, LinesPlan)) else 1
 
     @property
     def parallel(self) -> bool:
@@ -110,6 +111,8 @@ class KernelPlan:
     def scratch(self) -> int:
         """Bytes of workspace that each thread uses for itself."""
         if isinstance(self.body, ContractPlan):
+            return self.body.own
+        if isinstance(self.body, LinesPlan):
             return self.body.own
         return self.body.scratch if isinstance(self.body, (FusedPlan, AttentionPlan)) else 0
 
@@ -173,6 +176,7 @@ class _Kinds:
         self.fn, self.memory, self.target = fn, memory, target
         self.tiles: set[Variant] = set()
         self.found: dict[Hashable, _Kind] = {}
+        self.read = {*fn.outputs, *(arg for instr in fn.instrs for arg in instr.args)}
 
     def of(self, instr: Instr) -> _Kind:
         """What `instr` is one of."""
@@ -189,15 +193,22 @@ class _Kinds:
         if isinstance(body, FusedPlan):
             where = far_results(self.fn, self.memory, number)
         elif isinstance(body, SequentialPlan):
-            where = tuple(self.memory.places[r] for r in instr.results) == (
-                self.memory.places[instr.args[0]],
-            )
+            where = self._in_place(instr)
+        elif isinstance(body, LinesPlan):
+            where = self._in_place(instr), tuple(r in self.read for r in instr.results)
         if where not in kind.variants:
             if isinstance(body, FusedPlan):
                 body = streaming(body, instr, cast(Any, where), self.target)
+            elif isinstance(body, LinesPlan):
+                body = replace(body, stored=cast(Any, where)[1])
             kind.variants[where] = body, name
         body, code = kind.variants[where]
         return body, name if kind.faults else code
+
+    def _in_place(self, instr: Instr) -> bool:
+        """Whether the only result takes the place of the first operand."""
+        places = self.memory.places
+        return tuple(places[r] for r in instr.results) == (places[instr.args[0]],)
 
 
 def _plan_instr(instr: Instr, target: Target, tiles: set[Variant]) -> Body:
@@ -213,7 +224,9 @@ def _plan_instr(instr: Instr, target: Target, tiles: set[Variant]) -> Body:
         return plan_contract(attrs.spec, left, right, result, target, tiles, region)
     if instr.op.name in ("attention_forward", "attention_backward"):
         return plan_attention(instr, target)
-    if instr.op.name in ("cumsum", "scatter", "scatter_add", "check"):
+    if works_by_lines(instr):
+        return plan_lines(instr, target)
+    if instr.op.name in ("scatter", "scatter_add", "check"):
         return SequentialPlan(instr.op.name, tuple(a.type for a in instr.args))
     raise CompileError(f"there is no kernel for {instr.op.name}, which fusion should have wrapped")
 

@@ -1,8 +1,5 @@
-"""Kernels that run in plain loops, in order: cumsum, scatter and scatter_add.
-
-Their results depend on the order of their steps, so that order is the one that the words say:
-along the axis, or write after write.
-"""
+"""Kernels that run in plain loops, write after write: scatter, and scatter_add along other axes
+than the first ones (`adding` has those)."""
 
 from __future__ import annotations
 
@@ -10,11 +7,10 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any, cast
 
+from treadle.codegen.addressed import Addresses, added, checked_index
 from treadle.codegen.emission import Emission
-from treadle.codegen.faults import record_fault
 from treadle.codegen.llvm import (
     I1,
-    I64,
     VOID,
     FunctionWriter,
     Type,
@@ -24,56 +20,13 @@ from treadle.codegen.llvm import (
     vec,
 )
 from treadle.codegen.regions import row_major
-from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Instr
-from treadle.ir.ops.indexing import fault_message, remaining_axes
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where a kernel's operands, its result and the fault record lie; `in_place`: the result
-    takes the place of the first operand."""
-
-    operands: tuple[Val, ...]
-    result: Val
-    fault: Val
-    in_place: bool
+from treadle.ir.ops.indexing import remaining_axes
 
 
 def emit_sequential(state: Emission, w: FunctionWriter, instr: Instr, at: Addresses) -> None:
-    """The body of a cumsum, scatter or scatter_add."""
-    if instr.op.name == "cumsum":
-        _cumsum(w, instr, at.operands[0], at.result)
-    else:
-        _Scatter(state, w, instr, at).write()
-
-
-def _sum(w: FunctionWriter, x: Val, y: Val) -> Val:
-    return w.fadd(x, y) if x.type.is_float else w.add(x, y)
-
-
-# --- cumsum ----------------------------------------------------------------------------------
-
-
-def _cumsum(w: FunctionWriter, instr: Instr, source: Val, to: Val) -> None:
-    """The array seen as (outer, length, inner). Each sum is the one before plus an element."""
-    attrs = cast(Any, instr.attrs)
-    type = instr.result.type
-    shape = type.static_shape
-    outer, length = prod(shape[: attrs.axis]), shape[attrs.axis]
-    inner = prod(shape[attrs.axis + 1 :])
-    if outer * length * inner == 0:
-        return
-    elem = memory_type(type.dtype)
-    nothing = Val("0.0", elem) if elem.is_float else int_const(0, elem)
-    with w.loop(0, outer, label="outer") as o, w.loop(0, inner, label="inner") as i:
-        start = w.add(w.mul(o, length * inner), i)
-        with w.carry(0, length, 1, [nothing], "k") as loop:
-            k = w.sub(w.int(length - 1), loop.index) if attrs.reverse else loop.index
-            place = w.add(start, w.mul(k, inner))
-            total = _sum(w, loop.carried[0], w.load(elem, w.gep(source, place, elem)))
-            w.store(total, w.gep(to, place, elem))
-            loop.next = [total]
+    """The body of a scatter or scatter_add."""
+    _Scatter(state, w, instr, at).write()
 
 
 # --- scatter ---------------------------------------------------------------------------------
@@ -110,18 +63,10 @@ class _Scatter:
 
     def _index(self, base: Val, i: Val, k: int, axis: int) -> Val:
         """The checked, clamped index of write `i` along `axis`."""
-        w, size = self.w, self.shape[axis]
-        dtype = self.instr.args[2 + k].type.dtype
+        w, dtype = self.w, self.instr.args[2 + k].type.dtype
         type = memory_type(dtype)
         raw = w.load(type, w.gep(base, i, type))
-        if type.bits < 64:
-            raw = w.cast("sext" if dtype.kind == "i" else "zext", raw, I64)
-        index = w.select(w.icmp("slt", raw, 0), w.add(raw, size), raw)
-        if self.attrs.checked:
-            message = fault_message(self.instr.op.name, axis, size)
-            site = self.state.fault_site(message, self.instr.loc)
-            record_fault(w, self.at.fault, site, w.icmp("uge", index, size), raw)
-        return w.binary("llvm.smax", w.binary("llvm.smin", index, size - 1), 0)
+        return checked_index(self.state, w, self.instr, raw, dtype, axis, self.at.fault)
 
     def _block(self, source: Val, to: Val, axes: Sequence[int]) -> None:
         """Write one block, whose elements follow each other in `source`."""
@@ -149,5 +94,5 @@ class _Scatter:
         w = self.w
         value = w.load(type, source)
         if self.instr.op.name == "scatter_add":
-            value = _sum(w, w.load(type, to), value)
+            value = added(w, w.load(type, to), value)
         w.store(value, to)

@@ -38,12 +38,14 @@ _SMOOTH_OPS = """
     neg sin cos tanh sigmoid erf softplus expm1 add sub mul sum mean var softmax log_softmax
     logsumexp layer_norm gelu silu reshape permute broadcast_to flip slice slice_update pad concat
     gather scatter_add matmul cumsum cross_entropy const softmax_idiom attention attention_idiom
+    take_along add_along cumprod linear_scan
     conv conv_input_grad conv_weight_grad
 """
 _EXACT_OPS = """
     neg abs sign floor ceil trunc round sqrt relu add sub mul div maximum minimum eq ne lt le gt ge
     where cast logical_and logical_or logical_not isnan max min any all argmax argmin reshape
     permute broadcast_to flip slice slice_update pad concat gather scatter iota const one_hot
+    sort argsort topk take_along cummax cummin
 """
 _OFTEN = """
     neg add sub mul div pow where logical_not cast sum reshape permute broadcast_to slice
@@ -189,6 +191,46 @@ def _var(d: Draft, name: str) -> Value:
 def _cumsum(d: Draft, name: str) -> Value:
     x = d.value(rank=1)
     return d.b.call(name, x, axis=d.choose(x.type.rank), reverse=d.flag())
+
+
+@maker("cumprod", "cummax", "cummin")
+def _running(d: Draft, name: str) -> Value:
+    x = d.value(rank=1)
+    return d.b.call_multi(name, x, axis=d.choose(x.type.rank))[0]
+
+
+@maker("linear_scan")
+def _linear_scan(d: Draft, name: str) -> Value:
+    x = d.value(floats=True, rank=1)
+    b = d.value(dtype=x.type.dtype, rank=1)
+    return d.b.call(name, x, b, axis=d.choose(x.type.rank), reverse=d.flag())
+
+
+@maker("sort", "argsort")
+def _sort(d: Draft, name: str) -> Value:
+    found = d.b.call_multi(name, d.value(rank=1), descending=d.flag())
+    return d.one_of(found)  # type: ignore[no-any-return]
+
+
+@maker("topk")
+def _topk(d: Draft, name: str) -> Value:
+    found = d.b.call_multi(name, d.value(rank=1), k=d.choose(3), largest=d.flag())
+    return d.one_of(found)  # type: ignore[no-any-return]
+
+
+@maker("take_along", "add_along")
+def _along(d: Draft, name: str) -> Value:
+    x = d.value(rank=1)
+    axis = d.choose(x.type.rank)
+    shape = list(x.type.static_shape)
+    size, shape[axis] = shape[axis], d.one_of((1, 2, 4))
+    indices = np.random.default_rng(d.choose(99)).integers(-size, max(size, 1), shape)
+    index = d.b.const(indices, int64)
+    if name == "take_along":
+        return d.b.call(name, x, index, axis=axis, checked=d.flag())
+    of = {"axis": axis, "checked": False}
+    values = d.b.call("take_along", d.b.neg(x), index, **of)
+    return d.b.call(name, x, values, index, axis=axis, checked=d.flag())
 
 
 @maker("softmax", "log_softmax")

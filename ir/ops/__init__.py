@@ -2,6 +2,7 @@
 
 from treadle.ir.ops import (
     activations as activations,
+    along as along,
     arithmetic as arithmetic,
     attention as attention,
     attention_kernels as attention_kernels,
@@ -23,8 +24,10 @@ from treadle.ir.ops import (
     random as random,
     reductions as reductions,
     rounding as rounding,
+    running as running,
     scan as scan,
     slicing as slicing,
     softmax as softmax,
+    sorting as sorting,
     transcendental as transcendental,
 )

@@ -69,7 +69,7 @@ CUMSUM = register(
         infer=_cumsum_infer,
         ref=_cumsum_ref,
         vjp=_cumsum_vjp,
-        lower=Kernel("cumsum"),
+        lower=Kernel("running"),
         traits=frozenset({Trait.EXPENSIVE}),
         samples=_cumsum_samples,
     )

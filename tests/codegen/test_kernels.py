@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from native_call import Array, compiled, function_of
 
-from treadle.codegen.plan import SequentialPlan, TablePlan
+from treadle.codegen.plan import TablePlan
+from treadle.codegen.plan_lines import LinesPlan
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Result
 from treadle.ir.op import get_op
@@ -71,7 +72,7 @@ def test_cumsum_adds_in_order(axis: int, reverse: bool) -> None:
     op = get_op("cumsum")
     attrs: Any = op.attrs(axis=axis, reverse=reverse)  # type: ignore[call-arg]
     native = compiled(function_of(op, attrs, (x,)))
-    assert isinstance(native.plan.kernels[0].body, SequentialPlan)
+    assert isinstance(native.plan.kernels[0].body, LinesPlan)
     view = np.flip(x, axis) if reverse else x
     want = np.cumsum(view, axis, dtype=np.float32)
     want = np.flip(want, axis) if reverse else want
