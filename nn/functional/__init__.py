@@ -1,12 +1,35 @@
 """Functions of networks that are no layers, by PyTorch's names and arguments."""
 
 from treadle.nn.functional.attention import scaled_dot_product_attention
+from treadle.nn.functional.class_losses import cross_entropy, nll_loss
 from treadle.nn.functional.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
+from treadle.nn.functional.losses import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cosine_embedding_loss,
+    cosine_similarity,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    smooth_l1_loss,
+)
 
 __all__ = [
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
     "conv1d",
     "conv2d",
     "conv_transpose1d",
     "conv_transpose2d",
+    "cosine_embedding_loss",
+    "cosine_similarity",
+    "cross_entropy",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "mse_loss",
+    "nll_loss",
     "scaled_dot_product_attention",
+    "smooth_l1_loss",
 ]

@@ -51,8 +51,9 @@ class LRScheduler:
         open_constructor(cls)
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
-        if not isinstance(optimizer, Optimizer):
-            found = type(optimizer).__name__
+        given: object = optimizer
+        if not isinstance(given, Optimizer):
+            found = type(given).__name__
             raise located(ArgumentError(f"a schedule takes an Optimizer, found {found}"))
         self.optimizer = optimizer
         for group in optimizer.param_groups:
@@ -134,7 +135,9 @@ class LambdaLR(LRScheduler):
         self.lr_lambdas = [lr_lambda] * count if callable(lr_lambda) else list(lr_lambda)
         if len(self.lr_lambdas) != count:
             raise located(
-                ArgumentError(f"expected {count} functions, one a group, found {len(lr_lambda)}")
+                ArgumentError(
+                    f"expected {count} functions, one a group, found {len(self.lr_lambdas)}"
+                )
             )
         super().__init__(optimizer, last_epoch)
 
