@@ -216,6 +216,11 @@ class Builder(Ops[Value]):
         """What has been built so far."""
         return self._instrs
 
+    @property
+    def params(self) -> Sequence[Param]:
+        """The parameters so far."""
+        return self._params
+
     @contextmanager
     def at(self, loc: Loc | None) -> Iterator[None]:
         """Instructions emitted inside carry `loc`."""
@@ -264,6 +269,10 @@ class Builder(Ops[Value]):
         """Reuse an instruction as it is."""
         self._instrs.append(instr)
         return instr.results
+
+    def clear(self) -> None:
+        """Forget the instructions; parameters stay."""
+        self._instrs = []
 
     def rebuild(self, instr: Instr, args: Sequence[Value]) -> tuple[Value, ...]:
         """`instr` with new arguments, at its own line; the same instruction if none changed.

@@ -14,6 +14,7 @@ import numpy as np
 
 from treadle.ir.errors import DTypeError, GradientError, ShapeError, TreadleError
 from treadle.ir.graph import Function, Instr, Loc, Value
+from treadle.ir.interpreter_control import run_control
 from treadle.ir.op import Array, Attrs, Trait, attr_items
 from treadle.ir.types import Dim, Size, TensorType, type_of_array
 
@@ -148,6 +149,8 @@ def _results(instr: Instr, args: Sequence[Array], sizes: Sizes) -> Sequence[Arra
     if instr.op.name == "contract" and instr.regions:
         product = instr.op.run_ref(instr.attrs, args[:2])
         return _run(instr.regions[0], [*product, *args[2:]])
+    if instr.op.has(Trait.CONTROL):
+        return run_control(instr, args, _run)
     if not instr.op.has(Trait.REGION):
         return instr.op.run_ref(_bound(instr.attrs, sizes) if sizes else instr.attrs, args)
     (region,) = instr.regions

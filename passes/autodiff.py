@@ -7,10 +7,12 @@
 
 Reverse mode. Each `gradient` is expanded where it stands, in program order, so that an inner one
 is ordinary instructions by the time that an outer one differentiates them: higher orders need
-nothing more. Only instructions on a path from the variables to the outputs are visited, backwards;
-each op's `vjp` says what reaches its operands, and what reaches one value from several users is
-added, last user first. Derivatives stand on the line of what they differentiate, with the role
-"backward".
+nothing more. A loop or branch is differentiated as a whole (`passes/control_grad.py`); of a loop
+that has to keep more for its derivative a larger one takes the place.
+
+Only instructions on a path from the variables to the outputs are visited, backwards; each op's
+`vjp` says what reaches its operands, and what reaches one value from several users is added, last
+user first. Derivatives stand on the line of what they differentiate, with the role "backward".
 """
 
 from __future__ import annotations
@@ -20,10 +22,13 @@ from collections.abc import Sequence
 from treadle.ir.builder import Builder
 from treadle.ir.errors import GradientError
 from treadle.ir.graph import Function, Instr, Level, Loc, Value
-from treadle.ir.op import NOT_DIFFERENTIABLE
+from treadle.ir.op import NOT_DIFFERENTIABLE, Trait
 from treadle.passes import dce
 from treadle.passes.copier import Copier
+from treadle.passes.inline import with_instrs
 from treadle.passes.manager import Pass, PassContext
+
+Larger = list[tuple[Instr, Instr]]
 
 _IDENTITIES = frozenset({"variable", "stop_gradient"})
 
@@ -42,13 +47,18 @@ def _expand_gradients(fn: Function, ctx: PassContext) -> Function:
     copier = Copier(fn)
     for instr in fn.instrs:
         if instr.op.name != "gradient":
-            copier.keep(instr, [run(region, ctx) for region in instr.regions])
+            copier.keep(instr, [_expand_gradients(region, ctx) for region in instr.regions])
             continue
         current = copier.renewed(instr)
         outputs: int = getattr(instr.attrs, "outputs")  # noqa: B009  the op's file owns the class
         ys, cts = current.args[:outputs], current.args[outputs : 2 * outputs]
         xs = current.args[2 * outputs :]
-        found = differentiate(copier.builder, ys, cts, xs, instr.loc)
+        larger: Larger = []
+        found = differentiate(copier.builder, ys, cts, xs, instr.loc, larger)
+        if larger:
+            known = with_instrs(copier.builder, larger)
+            copier.moved(known)
+            found = [known.get(v, v) for v in found]
         ctx.fired("expand_gradient", instr.loc, f"{len(ys)} outputs by {len(xs)} variables")
         for old, new in zip(instr.results, found, strict=True):
             copier.replace(old, new)
@@ -56,15 +66,35 @@ def _expand_gradients(fn: Function, ctx: PassContext) -> Function:
 
 
 def differentiate(
-    b: Builder, ys: Sequence[Value], cts: Sequence[Value], xs: Sequence[Value], loc: Loc | None
+    b: Builder,
+    ys: Sequence[Value],
+    cts: Sequence[Value],
+    xs: Sequence[Value],
+    loc: Loc | None,
+    larger: Larger,
 ) -> list[Value]:
     """One value per variable of `xs`: the sum over ys of cts times d y / d x, of x's type.
 
     Emits into `b`, which holds everything between. A variable that no y depends on gets zeros.
+    To `larger` are added pairs of loops, the second to stand in the place of the first.
     """
     for x in xs:
         _check_variable(x, loc)
-    path, moving = _between(b.instrs, xs)
+    total = sweep_back(b, ys, cts, xs, loc, larger)
+    with b.at(_backward(loc)):
+        return [total[x] if x in total else b.zeros_like(x) for x in xs]
+
+
+def sweep_back(
+    b: Builder,
+    ys: Sequence[Value],
+    cts: Sequence[Value],
+    xs: Sequence[Value],
+    loc: Loc | None,
+    larger: Larger,
+) -> dict[Value, Value]:
+    """As `differentiate`, by any float values: what reaches them, where something does."""
+    path, moving = between(b.instrs, xs)
     total: dict[Value, Value] = {}
     with b.at(_backward(loc)):
         for y, ct in zip(ys, cts, strict=True):
@@ -74,11 +104,16 @@ def differentiate(
         if instr.op.vjp is NOT_DIFFERENTIABLE or not any(r in total for r in instr.results):
             continue
         with b.at(_backward(instr.loc or loc)):
-            for arg, ct in _cotangents(b, instr, total):
+            if instr.op.has(Trait.CONTROL):
+                from treadle.passes.control_grad import control_cotangents  # it sweeps regions
+
+                found = control_cotangents(b, instr, total, moving, larger)
+            else:
+                found = _cotangents(b, instr, total)
+            for arg, ct in found:
                 if arg in moving:
                     _accumulate(b, total, arg, ct)
-    with b.at(_backward(loc)):
-        return [total[x] if x in total else b.zeros_like(x) for x in xs]
+    return total
 
 
 def _check_variable(x: Value, loc: Loc | None) -> None:
@@ -89,7 +124,7 @@ def _check_variable(x: Value, loc: Loc | None) -> None:
         raise GradientError(f"a derivative by {x!r}{where}: expected a result of `variable`")
 
 
-def _between(instrs: Sequence[Instr], xs: Sequence[Value]) -> tuple[list[Instr], set[Value]]:
+def between(instrs: Sequence[Instr], xs: Sequence[Value]) -> tuple[list[Instr], set[Value]]:
     """The instructions that the variables reach, in order, and the values that move with them."""
     moving = set(xs)
     path: list[Instr] = []
@@ -150,7 +185,7 @@ def _drop_identities(fn: Function) -> Function:
         if instr.op.name in _IDENTITIES:
             copier.replace(instr.result, copier.of(instr.args[0]))
         else:
-            copier.keep(instr)
+            copier.keep(instr, [_drop_identities(region) for region in instr.regions])
     return copier.finish()
 
 

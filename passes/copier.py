@@ -6,7 +6,7 @@ did not change, and the promise that a pass which changed nothing returns the Fu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Instr, Result, Value
@@ -56,6 +56,12 @@ class Copier:
         self._changed = True
         if old is not new:
             self._new[old] = self._new.get(new, new)
+
+    def moved(self, known: Mapping[Value, Value]) -> None:
+        """Values of the new Function have become others."""
+        self._changed = True
+        new = {old: known.get(value, value) for old, value in self._new.items()}
+        self._new = {**known, **new}
 
     def leave_out(self) -> None:
         """An instruction was not kept and nobody needs its results."""

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 
+from treadle.ir.control import has_effect, instr_can_fail, instr_must_run
 from treadle.ir.graph import Function, Instr, Level, Value
-from treadle.ir.op import Trait, can_fail, must_run
+from treadle.ir.op import can_fail
 from treadle.ir.ops.indexing import IndexAttrs
 from treadle.passes.copier import Copier
 from treadle.passes.manager import Pass, PassContext
@@ -44,12 +45,12 @@ def _swept(fn: Function, ctx: PassContext, living: Callable[[Function], set[Inst
 
 
 def _needed(fn: Function) -> set[Instr]:
-    return _leading_to(fn, [i for i in fn.instrs if must_run(i.op, i.attrs)])
+    return _leading_to(fn, [i for i in fn.instrs if instr_must_run(i)])
 
 
 def _live(fn: Function) -> set[Instr]:
     live = _leading_to(fn, ())
-    checks = [i for i in fn.instrs if i not in live and can_fail(i.op, i.attrs)]
+    checks = [i for i in fn.instrs if i not in live and instr_can_fail(i)]
     if not checks:
         return live
     known = {_checked(i) for i in live if can_fail(i.op, i.attrs)}
@@ -67,7 +68,7 @@ def _leading_to(fn: Function, roots: Sequence[Instr]) -> set[Instr]:
     needed: set[Value] = set(fn.outputs)
     live: set[Instr] = set(roots)
     for instr in reversed(fn.instrs):
-        kept = instr in live or instr.op.has(Trait.EFFECT)
+        kept = instr in live or has_effect(instr)
         if kept or not needed.isdisjoint(instr.results):
             live.add(instr)
             needed.update(instr.args)

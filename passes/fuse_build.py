@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from treadle.ir.builder import Builder
+from treadle.ir.control import instr_must_run
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Result, Value
-from treadle.ir.op import ArrayData, get_op, must_run
+from treadle.ir.op import ArrayData, get_op
 from treadle.ir.types import Shape, reduced_shape
 from treadle.passes.fuse_regions import MAX_CHEAP, Growth, is_cheap, is_check
 from treadle.passes.fuse_shapes import is_fusible
@@ -80,7 +81,7 @@ class _Selection:
                     chosen.append(plan)
             elif self._is_scalar(instr):
                 chosen.append(Plan((cluster,), instr.results, (), ()))
-            elif must_run(instr.op, instr.attrs) or not self.needed.isdisjoint(instr.results):
+            elif instr_must_run(instr) or not self.needed.isdisjoint(instr.results):
                 self.needed.update(instr.args)
                 chosen.append(instr)
         chosen.reverse()
@@ -150,7 +151,7 @@ class _Selection:
     def _must_run(self, n: int) -> bool:
         """Whether instruction `n` can fail, and no later region runs it already."""
         instr = self.growth.instrs[n]
-        return must_run(instr.op, instr.attrs) and n not in self.running
+        return instr_must_run(instr) and n not in self.running
 
     def _body(self, cluster: int, members: set[int], outputs: Sequence[Value]) -> set[int]:
         """The instructions that compute `outputs`; operands from memory become needed."""

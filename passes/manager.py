@@ -25,10 +25,11 @@ A single rewrite rule needs less: see `treadle.passes.rewrite`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from time import perf_counter
 from typing import Literal
 
+from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import VerifyError
 from treadle.ir.graph import Function, Instr, Level, Loc, walk
 from treadle.ir.op import Trait
@@ -93,6 +94,8 @@ class Pass:
     ensures: Level
 
 
+_KERNELS = frozenset({"fused", "fused_table", "contract"})  # what only fusion makes
+
 Observer = Callable[[Pass, Function, Function, PassContext], None]
 VerifyMode = Literal["levels", "all"]
 
@@ -124,7 +127,7 @@ def level_of(fn: Function) -> Level:
     for instr in walk(fn):
         if _is_traced_only(instr):
             return Level.TRACED
-        if instr.regions or instr.op.name == "contract":
+        if instr.op.name in _KERNELS:
             level = Level.KERNELS
     return level
 
