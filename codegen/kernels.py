@@ -94,7 +94,7 @@ def _lines(
     tile: Val,
 ) -> None:
     operands, results = addresses[: len(instr.args)], addresses[len(instr.args) :]
-    if plan.op in ("sort", "argsort"):
+    if plan.op == "sort":
         emit_sort(w, instr, plan, operands, results, scratch, tile)
     elif plan.op == "topk":
         emit_topk(w, instr, plan, operands, results, scratch, tile)

@@ -12,6 +12,7 @@ from math import prod
 from typing import Any, Final, cast
 
 from treadle.codegen.plan_tiles import GRAIN, tiles_for
+from treadle.codegen.sort_network import LONGEST, network_lanes
 from treadle.codegen.target import Target
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Instr
@@ -24,6 +25,7 @@ _ALIGN: Final = 64
 
 # About how many cycles an element takes.
 _RADIX_CYCLES: Final = {4: 25, 8: 45}
+_NETWORK_CYCLES: Final = {4: 10, 8: 16}
 _TOPK_CYCLES: Final = 2
 _RUNNING_CYCLES: Final = 4
 _ADD_CYCLES: Final = 6
@@ -59,7 +61,7 @@ def lines_of(shape: Sequence[int], axis: int) -> tuple[int, int, int]:
     return prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
 
 
-_SORTS: Final = frozenset({"sort", "argsort", "topk"})
+_SORTS: Final = frozenset({"sort", "topk"})
 _RUNNING: Final = frozenset({"cumsum", "cumprod", "cummax", "cummin", "linear_scan"})
 
 
@@ -76,8 +78,8 @@ def works_by_lines(instr: Instr) -> bool:
 def plan_lines(instr: Instr, target: Target) -> LinesPlan:
     """How a sort, topk, running sum or added scatter runs."""
     name = instr.op.name
-    if name in ("sort", "argsort"):
-        return _plan_sort(instr)
+    if name == "sort":
+        return _plan_sort(instr, target)
     if name == "topk":
         return _plan_topk(instr)
     if name == "scatter_add":
@@ -124,10 +126,15 @@ def entry_bytes(type: TensorType) -> int:
     return 2 * key_bytes(type)
 
 
-def _plan_sort(instr: Instr) -> LinesPlan:
+def _plan_sort(instr: Instr, target: Target) -> LinesPlan:
     type = instr.args[0].type
     shape = type.static_shape
     rows, size = prod(shape[:-1]), shape[-1]
+    lanes = network_lanes(target.vector_bytes)
+    if size <= LONGEST and rows >= lanes:
+        own = size * entry_bytes(type) * lanes
+        cycles = _NETWORK_CYCLES[key_bytes(type)]
+        return _plan(instr, "network", "rows", rows, rows * size * cycles, own, lanes)
     if size <= FEW:
         own = size * entry_bytes(type)
         return _plan(instr, "insertion", "rows", rows, rows * size * 8, own)

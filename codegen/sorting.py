@@ -1,9 +1,10 @@
-"""Rows in order: sort and argsort.
+"""Rows in order.
 
 A row's elements become entries (`sort_keys`), which are put in order in scratch memory: few of them
-by insertion, more byte by byte from the lowest on, each byte by counting how often each of its 256
-values occurs (radix sort, which is stable and takes the same time for any data). A byte in which
-all keys agree is left out. Then each entry says where its element is.
+by insertion (many short rows side by side: `sort_network`), more byte by byte from the lowest on,
+each byte by counting how often each of its 256 values occurs (radix sort, which is stable and takes
+the same time for any data). A byte in which all keys agree is left out. Then each entry says where
+its element is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, cast
 from treadle.codegen.llvm import I64, PTR, FunctionWriter, Type, Val, memory_type, vec
 from treadle.codegen.plan_lines import FEW, LinesPlan, digits
 from treadle.codegen.sort_keys import Entries, is_wide, load_key
+from treadle.codegen.sort_network import Network
 from treadle.ir.graph import Instr
 
 _BINS = 256
@@ -35,6 +37,9 @@ def emit_sort(
     code = _Sort(w, instr, plan, operands[0], results, scratch)
     first = w.mul(tile, plan.chunk)
     last = w.binary("llvm.smin", w.add(first, plan.chunk), plan.units)
+    if plan.method == "network":
+        code.rows(first, last)
+        return
     with w.loop(first, last, label="row") as row:
         code.row(row)
 
@@ -55,10 +60,8 @@ class _Sort:
         self.elem = memory_type(type.dtype)
         self.descending: bool = cast(Any, instr.attrs).descending
         self.entries = Entries(w, is_wide(type.dtype))
-        values, places = results if len(results) == 2 else (None, results[0])
-        stored = plan.stored if len(results) == 2 else (False, *plan.stored)
-        self.values = values if stored[0] else None
-        self.places = places if stored[1] else None
+        self.values = results[0] if plan.stored[0] else None
+        self.places = results[1] if plan.stored[1] else None
         nbytes = self.size * self.entries.nbytes
         self.front = scratch
         self.back = w.gep(scratch, nbytes)
@@ -81,6 +84,22 @@ class _Sort:
         for digit in range(self.digits):
             self._by_digit(digit)
         self._give(w.load(PTR, self.here, align=8), source, start)
+
+    def rows(self, first: Val, last: Val) -> None:
+        """Rows side by side, in the lanes of vectors."""
+        w = self.w
+        network = Network(w, self.type.dtype, self.size, self.descending, self.front)
+        with w.loop(first, last, network.lanes, "rows") as row:
+            network.sort(self.source, row, last)
+            with w.loop(
+                row, w.binary("llvm.smin", w.add(row, network.lanes), last), label="row"
+            ) as r:
+                start = w.mul(r, self.size)
+                source = w.gep(self.source, start, self.elem)
+                with w.loop(0, self.size, label="give") as at:
+                    place = network.place(w.sub(r, row), at)
+                    to = w.add(start, at)
+                    give(w, self.elem, source, place, self.values, self.places, to)
 
     def _entry(self, source: Val, at: Val) -> tuple[Val, ...]:
         key = load_key(self.w, source, at, self.type.dtype, self.descending)

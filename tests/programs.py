@@ -45,7 +45,7 @@ _EXACT_OPS = """
     neg abs sign floor ceil trunc round sqrt relu add sub mul div maximum minimum eq ne lt le gt ge
     where cast logical_and logical_or logical_not isnan max min any all argmax argmin reshape
     permute broadcast_to flip slice slice_update pad concat gather scatter iota const one_hot
-    sort argsort topk take_along cummax cummin
+    sort topk take_along cummax cummin
 """
 _OFTEN = """
     neg add sub mul div pow where logical_not cast sum reshape permute broadcast_to slice
@@ -206,7 +206,7 @@ def _linear_scan(d: Draft, name: str) -> Value:
     return d.b.call(name, x, b, axis=d.choose(x.type.rank), reverse=d.flag())
 
 
-@maker("sort", "argsort")
+@maker("sort")
 def _sort(d: Draft, name: str) -> Value:
     found = d.b.call_multi(name, d.value(rank=1), descending=d.flag())
     return d.one_of(found)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Sorting along the last axis: sort, argsort, topk.
+"""Sorting along the last axis: sort, topk.
 
 One order for all: NaN counts as greater than every number (so it comes last ascending, first
 descending), -0.0 equals 0.0, and equal elements keep the order that they have in the operand,
@@ -14,7 +14,7 @@ import numpy as np
 
 from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import ShapeError
-from treadle.ir.op import NOT_DIFFERENTIABLE, Array, Attrs, OpDef, Sample, Trait, register
+from treadle.ir.op import Array, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops.sampling import special_values
 from treadle.ir.scalar import Kernel
 from treadle.ir.types import DTYPES, Size, TensorType, int64
@@ -46,11 +46,6 @@ def _sort_infer(a: SortAttrs, x: TensorType) -> tuple[TensorType, ...]:
     return x, x.with_dtype(int64)
 
 
-def _argsort_infer(a: SortAttrs, x: TensorType) -> TensorType:
-    _row("argsort", x)
-    return x.with_dtype(int64)
-
-
 def _topk_infer(a: TopkAttrs, x: TensorType) -> tuple[TensorType, ...]:
     size = _row("topk", x)
     if a.k < 0 or (isinstance(size, int) and a.k > size):
@@ -71,10 +66,6 @@ def stable_order(x: Array, descending: bool) -> Array:
 def _sort_ref(a: SortAttrs, x: Array) -> tuple[Array, Array]:
     order = stable_order(x, a.descending)
     return np.take_along_axis(x, order, -1), order.astype(np.int64)
-
-
-def _argsort_ref(a: SortAttrs, x: Array) -> Array:
-    return stable_order(x, a.descending).astype(np.int64)
 
 
 def _topk_ref(a: TopkAttrs, x: Array) -> tuple[Array, Array]:
@@ -147,20 +138,6 @@ SORT = register(
         infer=_sort_infer,
         ref=_sort_ref,
         vjp=_picked_vjp,
-        lower=Kernel("sort"),
-        traits=EXPENSIVE,
-        samples=_sort_samples,
-    )
-)
-
-ARGSORT = register(
-    OpDef(
-        name="argsort",
-        maths="i = the indices that sort the last axis; NaN greatest, stable",
-        attrs=SortAttrs,
-        infer=_argsort_infer,
-        ref=_argsort_ref,
-        vjp=NOT_DIFFERENTIABLE,
         lower=Kernel("sort"),
         traits=EXPENSIVE,
         samples=_sort_samples,

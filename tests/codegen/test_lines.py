@@ -9,6 +9,7 @@ import pytest
 from native_call import Native, compiled, function_of
 
 from treadle.codegen.plan_lines import LinesPlan
+from treadle.codegen.sort_network import merge_pairs
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Result
 from treadle.ir.op import get_op
@@ -29,6 +30,7 @@ def plan_of(code: Native) -> LinesPlan:
 def _cases() -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((301, 203)).astype(np.float32)
+    narrow = rng.standard_normal((3001, 21))
     tall = rng.standard_normal((2001, 203)).astype(np.float32)
     wide = rng.standard_normal((300, 8, 40))
     writes = rng.standard_normal((5000, 72)).astype(np.float32)
@@ -37,7 +39,8 @@ def _cases() -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
     values = rng.standard_normal((301, 500)).astype(np.float32)
     return [
         ("sort", (rows,), {"descending": False}),
-        ("argsort", (wide,), {"descending": True}),
+        ("sort", (wide,), {"descending": True}),
+        ("sort", (narrow,), {"descending": False}),
         ("topk", (rows,), {"k": 7, "largest": True}),
         ("cumsum", (tall,), {"axis": 0, "reverse": False}),
         ("cumsum", (tall,), {"axis": 1, "reverse": True}),
@@ -90,10 +93,13 @@ def test_a_bad_index_is_the_first_one_whatever_the_threads(threads: int) -> None
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint8])
-@pytest.mark.parametrize("size", [24, 25, 1000])
+@pytest.mark.parametrize("rows", [1, 3, 37])
+@pytest.mark.parametrize("size", [16, 17, 24, 25, 128, 129, 400])
 @pytest.mark.parametrize("descending", [False, True])
-def test_equal_elements_keep_their_order(dtype: Any, size: int, descending: bool) -> None:
-    x = np.random.default_rng(size).integers(0, 5, (3, size)).astype(dtype)
+def test_equal_elements_keep_their_order(
+    dtype: Any, size: int, rows: int, descending: bool
+) -> None:
+    x = np.random.default_rng(size).integers(0, 5, (rows, size)).astype(dtype)
     _, order = native("sort", x, descending=descending).results(x)
     for row, places in zip(x, order, strict=True):
         key = 4 - row if descending else row
@@ -124,3 +130,15 @@ def test_the_largest_come_first_however_they_are_spread() -> None:
     values, order = native("topk", x, k=9, largest=True).results(x)
     np.testing.assert_array_equal(order, np.broadcast_to(np.arange(999, 990, -1), (3, 9)))
     np.testing.assert_array_equal(values, np.take_along_axis(x, order, 1))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 16, 31, 100, 128])
+def test_the_network_sorts_every_pattern_of_two_values(size: int) -> None:
+    """The zero-one principle, on all rows where they are few."""
+    pairs = merge_pairs(size)
+    rng = np.random.default_rng(size)
+    rows = rng.integers(0, 2, (200, size)) if size > 10 else np.array(list(np.ndindex(*[2] * size)))
+    for i, j in pairs:
+        low, high = np.minimum(rows[:, i], rows[:, j]), np.maximum(rows[:, i], rows[:, j])
+        rows[:, i], rows[:, j] = low, high
+    assert (np.diff(rows, axis=1) >= 0).all()

@@ -136,6 +136,15 @@ from treadle.tracer.api.reductions import (
     sum,
     var,
 )
+from treadle.tracer.api.sorting import (
+    argsort,
+    cummax,
+    cummin,
+    cumprod,
+    cumulative_prod,
+    sort,
+    topk,
+)
 
 __all__ = [
     "abs",
@@ -145,6 +154,7 @@ __all__ = [
     "arange",
     "argmax",
     "argmin",
+    "argsort",
     "asarray",
     "astype",
     "bitwise_and",
@@ -163,7 +173,11 @@ __all__ = [
     "cos",
     "count_nonzero",
     "cross_entropy",
+    "cummax",
+    "cummin",
+    "cumprod",
     "cumsum",
+    "cumulative_prod",
     "cumulative_sum",
     "debug_print",
     "divide",
@@ -240,6 +254,7 @@ __all__ = [
     "sin",
     "softmax",
     "softplus",
+    "sort",
     "split",
     "sqrt",
     "square",
@@ -254,6 +269,7 @@ __all__ = [
     "tanh",
     "tensordot",
     "tile",
+    "topk",
     "tril",
     "triu",
     "trunc",
