@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol, cast
 
 from treadle.codegen.abi import CONTEXT_FIELDS, ENTRY, Buffers, Context, entry_function
+from treadle.codegen.control import REGION_PARAMS, emit_control
 from treadle.codegen.emission import Emission, FaultSite, run_tiles
 from treadle.codegen.faults import step_record
 from treadle.codegen.kernels import emit_kernel, operand_count, table_columns, table_rows
 from treadle.codegen.llvm import I1, I64, PTR, VOID, FunctionWriter, Module, Val, int_const
 from treadle.codegen.operands import FEW, Operands
 from treadle.codegen.plan import KernelPlan, Plan, TablePlan
+from treadle.codegen.plan_control import ControlPlan
 from treadle.codegen.stamps import Stamps
 from treadle.codegen.target import Target
 from treadle.ir.dataclass import dataclass
@@ -60,26 +63,45 @@ def emit_module(
     constants = _constants(fn, memory)
     w = entry_function(state.module)
     buffers = Buffers(w, fn, memory, len(constants))
-    calls = _Calls(state, w, buffers, fn, memory, plan, options.profile)
-    checked = False
-    for kernel in plan.kernels:
-        if kernel.instr > memory.fault_barrier and not checked:
-            checked = calls.check()
-        calls.call(kernel)
-    if not checked:
-        calls.check()
-    calls.copies()
+    scratch_at = -(-memory.workspace // _ALIGN) * _ALIGN
+    fault = step_record(w)
+    shared = buffers.workspace(scratch_at)
+    own = buffers.workspace(scratch_at + plan.shared)
+    fields = (shared, own, fault, *buffers.pool())
+    calls = _Calls(state, w, buffers, fn, memory, plan, fields, plan.scratch, options.profile)
+    calls.all(lambda site: _leave(w, fault, site))
     calls.operands.finish()
     if calls.stamps is not None:
         calls.stamps.end()
     w.store(w.int(0), w.args[1])  # done: tells a caller who was interrupted just after
     w.ret(0)
     parallel = any(k.parallel for k in plan.kernels)
-    workspace = calls.scratch_at + plan.shared
+    workspace = scratch_at + plan.shared
     text = str(state.module)
     faults = tuple(state.faults)
     functions = tuple(calls.functions)
     return Emitted(text, ENTRY, workspace, plan.scratch, parallel, constants, faults, functions)
+
+
+def _leave(w: FunctionWriter, fault: Val, site: Val) -> None:
+    """The caller gets what the step has recorded."""
+    w.store(site, w.args[1])
+    w.store(w.load(I64, w.gep(fault, 1, I64)), w.gep(w.args[1], 1, I64))
+    w.ret(site)
+
+
+def _region_function(
+    state: Emission, fn: Function, memory: MemoryPlan, plan: Plan, name: str, room: int
+) -> str:
+    """The function of a loop's body or of a branch; see `treadle.codegen.control`."""
+    w = state.module.function(name, VOID, REGION_PARAMS, internal=True)
+    buffers = Buffers(w, fn, memory, 0)
+    kinds = (PTR, PTR, PTR, PTR, I64)
+    fields = [w.load(t, w.gep(w.args[1], n, PTR), align=8) for n, t in enumerate(kinds)]
+    calls = _Calls(state, w, buffers, fn, memory, plan, fields, room, False)
+    calls.all(lambda site: w.ret())
+    w.ret()
+    return name
 
 
 def _constants(fn: Function, memory: MemoryPlan) -> tuple[ArrayData, ...]:
@@ -102,28 +124,29 @@ class _Calls:
         fn: Function,
         memory: MemoryPlan,
         plan: Plan,
+        fields: Sequence[Val],
+        room: int,
         profile: bool,
     ) -> None:
         self.state, self.w, self.buffers = state, w, buffers
         self.functions: list[str] = []
         self.written: dict[str, str] = {}  # the function of each kernel whose code is its own
         self.fn, self.memory, self.plan = fn, memory, plan
-        self.scratch_at = -(-memory.workspace // _ALIGN) * _ALIGN
-        self.fault = step_record(w)
+        self.room = room
+        self.fault = fields[2]
         # One context serves all kernels: the next is filled when every tile of the last is done.
         counts = [operand_count(fn.instrs[k.instr], k) for k in plan.kernels]
         most = max(counts, default=0)
         self.ctx = Context(w, w.alloca(PTR, CONTEXT_FIELDS + most + profile))
-        shared = buffers.workspace(self.scratch_at)
-        own = buffers.workspace(self.scratch_at + plan.shared)
-        for n, field in enumerate((shared, own, self.fault, *buffers.pool())):
+        for n, field in enumerate(fields):
             w.store(field, self.ctx.address(n), align=8)
         total = sum(counts) + sum(
             table_columns(fn.instrs[k.instr]) * k.body.count
             for k in plan.kernels
             if isinstance(k.body, TablePlan)
         )
-        self.operands = Operands(state, w, buffers, many=total > FEW)
+        is_entry = w.name == ENTRY  # of tables of operands there is one
+        self.operands = Operands(state, w, buffers, many=total > FEW and is_entry)
         self.first = self.ctx.address(CONTEXT_FIELDS)  # where a kernel's operands begin
         self.stamps: Stamps | None = None
         if profile:
@@ -131,8 +154,19 @@ class _Calls:
             self.stamps = Stamps(state, w, plan, buffers.stamps(), self.ctx, last)
             self.stamps.begin()
 
-    def check(self) -> bool:
-        """Return at once where a fault is recorded."""
+    def all(self, leave: Callable[[Val], None]) -> None:
+        """Every kernel, and the check for faults before the first that may not run after one."""
+        checked = False
+        for kernel in self.plan.kernels:
+            if kernel.instr > self.memory.fault_barrier and not checked:
+                checked = self.check(leave)
+            self.call(kernel)
+        if not checked:
+            self.check(leave)
+        self.copies()
+
+    def check(self, leave: Callable[[Val], None]) -> bool:
+        """Return at once, as `leave` writes it, where a fault is recorded."""
         w = self.w
         if self.state.faults:
             site = w.load(I64, self.fault)
@@ -140,9 +174,7 @@ class _Calls:
             go_on = w.new_block("no_fault")
             w.cond_br(w.icmp("ne", site, 0), bad, go_on, unlikely=True)
             w.start(bad)
-            w.store(site, w.args[1])
-            w.store(w.load(I64, w.gep(self.fault, 1, I64)), w.gep(w.args[1], 1, I64))
-            w.ret(site)
+            leave(site)
             w.start(go_on)
         return True
 
@@ -160,6 +192,8 @@ class _Calls:
             w.store(self._table(instr, kernel.body), self.first, align=8)
         else:
             places = [self.memory.places[v] for v in (*instr.args, *instr.results)]
+            if isinstance(kernel.body, ControlPlan):
+                places.append(Place("workspace", 0, self.memory.inner[instr].offset))
             self.operands.write(self.first, places)
         with nullcontext() if self.stamps is None else self.stamps.around(kernel):
             self._run(name, kernel)
@@ -167,9 +201,19 @@ class _Calls:
     def _code(self, instr: Instr, kernel: KernelPlan) -> str:
         """The name of the function that runs the kernel, written where no earlier one will do."""
         if kernel.code not in self.written:
-            places, scratch = self.memory.places, self.plan.scratch
-            self.written[kernel.code] = emit_kernel(self.state, instr, kernel, places, scratch)
+            self.written[kernel.code] = self._written(instr, kernel)
         return self.written[kernel.code]
+
+    def _written(self, instr: Instr, kernel: KernelPlan) -> str:
+        body, state = kernel.body, self.state
+        if not isinstance(body, ControlPlan):
+            return emit_kernel(state, instr, kernel, self.memory.places, self.room)
+
+        def region(n: int, name: str) -> str:
+            inner, memory = instr.regions[n], body.memory.plans[n]
+            return _region_function(state, inner, memory, body.regions[n], name, self.room)
+
+        return emit_control(state, instr, kernel, region)
 
     def _run(self, name: str, kernel: KernelPlan) -> None:
         """All tiles of a kernel, whose operands are in the context."""

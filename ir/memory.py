@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Literal
 
 from treadle.ir.dataclass import dataclass
-from treadle.ir.graph import Value
+from treadle.ir.graph import Instr, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,22 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ControlMemory:
+    """The memory of a loop or a branch: the plan of each region, whose workspace begins at `offset`
+    of the program's, and how many bytes all of it takes there.
+
+    Of a loop: `spare`, for each carry the second buffer's distance from `offset`, None where it is
+    updated in place; `flag`, the distance of the bool that says whether to go on.
+    """
+
+    plans: tuple[MemoryPlan, ...]
+    offset: int
+    size: int
+    spare: tuple[int | None, ...] = ()
+    flag: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class MemoryPlan:
     """The plan of one Function.
 
@@ -51,6 +68,7 @@ class MemoryPlan:
     instruction up to it writes a buffer that outlives the call other than fresh results. -1: no
     instruction can fault.
     `peak`: bytes live at the worst instruction, parameters and results included.
+    `inner`: the memory of the regions of loops and branches.
     """
 
     places: Mapping[Value, Place]
@@ -59,3 +77,4 @@ class MemoryPlan:
     copies: tuple[Copy, ...] = ()
     fault_barrier: int = -1
     peak: int = 0
+    inner: Mapping[Instr, ControlMemory] = field(default_factory=dict)

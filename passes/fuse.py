@@ -10,6 +10,7 @@ What a legal region is, which code generation relies on, stands in `treadle.ir.r
 
   attention_views  the layout around attention kernels becomes part of them
   contract      matmul -> contract, with permutes and broadcasts absorbed into its spec
+  updates       updates of parameters become regions, or instructions again
   fuse_shapes   reductions keep their axes; reshapes move below elementwise chains
   fuse_split    large reductions to a few elements get partial results
   epilogue      elementwise consumers move into contractions
@@ -24,6 +25,7 @@ that a later kernel needs: stored, or computed again there.
 
 from __future__ import annotations
 
+from treadle.ir.control import has_control, is_control
 from treadle.ir.graph import Function, Level
 from treadle.passes import (
     attention_views,
@@ -33,22 +35,36 @@ from treadle.passes import (
     fuse_shapes,
     fuse_split,
     fuse_table,
+    updates,
 )
+from treadle.passes.copier import Copier
 from treadle.passes.fuse_regions import Growth
 from treadle.passes.manager import Pass, PassContext
 
 
 def run(fn: Function, ctx: PassContext) -> Function:
     """`fn` at level KERNELS; as it is where it is there already."""
-    if any(i.regions for i in fn.instrs):
+    if any(i.regions and not is_control(i) for i in fn.instrs):
         return fn
+    fn = _regions(fn, ctx)
     fn = attention_views.run(fn)
-    fn = epilogue.run(fuse_shapes.run(contract.run(fn, ctx)), ctx)
+    fn = updates.settle(contract.run(fn, ctx))
+    fn = epilogue.run(fuse_shapes.run(fn), ctx)
     fn = fuse_split.run(fn)
     growth = Growth(fn)
     growth.grow()
     fused = fuse_build.build(growth, ctx)
     return fuse_table.run(fused, ctx)
+
+
+def _regions(fn: Function, ctx: PassContext) -> Function:
+    """`fn` with the bodies of loops and branches fused, each by itself."""
+    if not has_control(fn):
+        return fn
+    copier = Copier(fn)
+    for instr in fn.instrs:
+        copier.keep(instr, [run(region, ctx) for region in instr.regions])
+    return copier.finish()
 
 
 PASS = Pass("fuse", run, requires=Level.CORE, ensures=Level.KERNELS)

@@ -18,14 +18,16 @@ that a failed call leaves all state as it was. Otherwise the new state gets a bu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+from treadle.ir.control import instr_can_fail, is_control
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value
-from treadle.ir.memory import Copy, MemoryPlan, Place
-from treadle.ir.op import can_fail
+from treadle.ir.memory import ControlMemory, Copy, MemoryPlan, Place
 from treadle.ir.printer import value_names
 from treadle.ir.regions import reads_at_point
+from treadle.passes.control_memory import plan_control
 
 ALIGN = 64  # bytes: one cache line, one AVX-512 vector
 _ELSEWHERE = -1
@@ -49,8 +51,7 @@ def fault_barrier(fn: Function) -> int:
 
 def can_fault(instr: Instr) -> bool:
     """Can a run of `instr` set the fault record?"""
-    inside = (i for region in instr.regions for i in region.instrs)
-    return any(can_fail(i.op, i.attrs) for i in (instr, *inside))
+    return instr_can_fail(instr)
 
 
 @dataclass(slots=True)
@@ -69,6 +70,7 @@ class _Planner:
         self.places: dict[Value, Place] = {}
         self.copies: list[Copy] = []
         self.in_place: list[tuple[int, int]] = []
+        self.inner: dict[Instr, ControlMemory] = {}
         self.life = self._lives()
         self._pointwise: tuple[Instr, Mapping[Value, int]] | None = None
 
@@ -91,6 +93,7 @@ class _Planner:
             tuple(self.copies),
             self.barrier,
             outside + busiest,
+            self.inner,
         )
 
     def _lives(self) -> dict[Value, _Life]:
@@ -161,6 +164,7 @@ class _Planner:
         for n, instr in enumerate(self.fn.instrs):
             if _is_view(instr) or instr.op.name == "const":
                 continue
+            block = self._control(instr, free) if is_control(instr) else None
             for result in instr.results:
                 if result in self.places:
                     continue
@@ -174,11 +178,19 @@ class _Planner:
                     self.places[result] = Place("workspace", 0, offset)
                 live += result.type.nbytes
                 ends.setdefault(self.life[result].end, []).append(result)
-            busiest = max(busiest, live)
+            busiest = max(busiest, live + (block.size if block is not None else 0))
+            if block is not None:
+                free.give(block.offset, block.size)
             for value in ends.pop(n, ()):
                 free.give(self.places[value].offset, _padded(value.type.nbytes))
                 live -= value.type.nbytes
         return busiest
+
+    def _control(self, instr: Instr, free: _FreeList) -> ControlMemory:
+        """The regions' memory: a block that is free again when the instruction is done."""
+        inner = plan_control(instr, plan_memory, _padded)
+        self.inner[instr] = replace(inner, offset=free.take(inner.size))
+        return self.inner[instr]
 
     def _dying_operand(
         self, n: int, instr: Instr, result: Value, ends: Mapping[int, list[Value]]

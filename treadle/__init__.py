@@ -20,7 +20,7 @@ if (_root / "pyproject.toml").is_file():
 
 # ruff: noqa: E402, F401  the path above comes first; everything is imported to be found here
 import treadle.runtime as _runtime  # registers the compiler
-from treadle import nn, optim
+from treadle import data, nn, optim
 from treadle.ir.errors import (
     ArgumentError,
     CheckError,
@@ -51,6 +51,7 @@ from treadle.nn.init import manual_seed
 from treadle.runtime.threads import get_num_threads, num_threads, set_num_threads
 from treadle.tracer import api
 from treadle.tracer.api import *  # noqa: F403  the array functions
+from treadle.tracer.control import cond, map, remat, scan, switch, while_loop
 from treadle.tracer.create import tensor
 from treadle.tracer.execute import apply
 from treadle.tracer.explain import set_explain
@@ -84,6 +85,7 @@ __all__ = [
     "apply",
     "bool",
     "clear_cache",
+    "data",
     "disable_jit",
     "enable_grad",
     "float32",
