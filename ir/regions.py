@@ -39,7 +39,8 @@ an epilogue:
       the operands behind the first two, of shapes that broadcast to the product's; its results are
       the instruction's.
   11. It is a pure map over the product's shape in which every value is read at the point: its ops
-      are elementwise ones that cannot fault, constants of rank 0, `broadcast_to` and `iota`.
+      are elementwise ones that cannot fault, constants of rank 0, `broadcast_to`, `iota` and what
+      is computed from an element's number.
   12. Each result has the product's shape, and one at least has its dtype: the first such result's
       buffer holds the product while its sums are made. So no result is written over an operand.
 """
@@ -50,7 +51,7 @@ from collections.abc import Iterable, Iterator
 
 from treadle.ir.graph import Function, Instr, Value
 from treadle.ir.op import OpDef, can_fail
-from treadle.ir.scalar import ArgReduce, Index, Reduce, Scalar
+from treadle.ir.scalar import ArgReduce, Index, Numbered, Reduce, Scalar
 from treadle.ir.types import Dim, Shape, TensorType, reduced_shape, shape_text
 
 FLAT_LENGTH = Dim.of("n")  # of one instance of a fused_table
@@ -173,7 +174,7 @@ def is_epilogue_op(instr: Instr) -> bool:
     """May `instr` stand in the epilogue of a contraction, as far as its op goes?"""
     if instr.op.name == "const":
         return instr.result.type.rank == 0
-    if instr.op.name in ("broadcast_to", "iota"):
+    if instr.op.name in ("broadcast_to", "iota") or isinstance(instr.op.lower, Numbered):
         return True
     return isinstance(instr.op.lower, Scalar) and not can_fail(instr.op, instr.attrs)
 

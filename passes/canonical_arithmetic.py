@@ -103,6 +103,19 @@ def _scalar(b: Builder, c: object, like: Value) -> Value:
     return b.broadcast_to(b.const(c, like.type.dtype), like.type.shape)
 
 
+@RULES.rule("add")
+def sum_of_integers(b: Builder, i: Instr) -> Value | None:
+    """(x + c) + d = x + (c + d) for integers, which wrap"""
+    inner, d = made_by(i.args[0], "add"), splat(i.args[1])
+    if inner is None or d is None or not i.result.type.dtype.is_integer:
+        return None
+    c = splat(inner.args[1])
+    if c is None or inner.result.type.shape != i.result.type.shape:
+        return None
+    with np.errstate(over="ignore"):
+        return b.add(inner.args[0], _scalar(b, c + d, i.args[1]))
+
+
 # --- neutral operands --------------------------------------------------------------------------
 
 

@@ -5,8 +5,8 @@
     %3: f32[4, 8] = broadcast_to(%2)
     %4: f32[4, 8] = div(%0, %3)
 
-The rules stand in `canonical_arithmetic` and `canonical_layout`. Each is exact: the reference gives
-the same bits before and after, for special values too (any NaN is a NaN).
+The rules stand in `canonical_arithmetic`, `canonical_layout` and `canonical_random`. Each is exact:
+the reference gives the same bits before and after, for special values too (any NaN is a NaN).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Sequence
 
 from treadle.ir.graph import Function, Instr, Level
 from treadle.ir.op import Trait
-from treadle.passes import canonical_arithmetic, canonical_layout
+from treadle.passes import canonical_arithmetic, canonical_layout, canonical_random
 from treadle.passes.manager import Pass, PassContext
 from treadle.passes.rewrite import Rule, RuleSet, rewrite
 
 RULES = RuleSet()
-for _rule in (*canonical_arithmetic.RULES, *canonical_layout.RULES):
+for _rule in (*canonical_arithmetic.RULES, *canonical_layout.RULES, *canonical_random.RULES):
     RULES.add(_rule)
 
 _ELEMENTWISE = Rule(

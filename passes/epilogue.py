@@ -21,13 +21,15 @@ old ones, which an epilogue cannot, and one map serves all parameters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from heapq import heappop, heappush
-from typing import Final
+from typing import Any, Final
 
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Instr, Result, Value, uses
-from treadle.ir.op import Trait
+from treadle.ir.op import Attrs, Trait
 from treadle.ir.regions import broadcasts_to, is_epilogue_op
+from treadle.ir.scalar import Numbered
 from treadle.ir.types import Shape, size_product
 from treadle.passes.epilogue_needs import Epilogue, Needs, body_of, sources_of
 from treadle.passes.fuse_build import is_scalar_const, scalar_const
@@ -196,9 +198,12 @@ class _Walk:
         """Is the operand that `maker` computes better computed inside?"""
         if not is_fusible(maker) or not is_epilogue_op(maker) or maker in self.taken:
             return False
+        own, target = maker.result.type, found.product.type
         if maker.op.name == "iota":
-            mapped = regrouped(shape, found.product.type.shape, maker.result.type.shape)
-            return mapped == _stripped(maker.result.type.shape)
+            return regrouped(shape, target.shape, own.shape) == _stripped(own.shape)
+        is_part = isinstance(maker.op.lower, Numbered) and own.size != target.size
+        if is_part and regrouped(shape, target.shape, own.shape) != _stripped(own.shape):
+            return False
         if maker.result in self.states:
             return False
         if self.place[maker.result] > at:
@@ -301,7 +306,17 @@ def _fill(
             if instr.op.name == "broadcast_to":
                 inside[instr.result] = args[0]
             else:
-                (inside[instr.result],) = inner.emit(instr.op, args, instr.attrs)
+                (inside[instr.result],) = inner.emit(instr.op, args, _attrs(instr, epilogue))
+
+
+def _attrs(instr: Instr, epilogue: Epilogue) -> Attrs:
+    """The attributes under the product's shape: the number of an element is the same there."""
+    target = epilogue.product.type
+    if isinstance(instr.op.lower, Numbered) and instr.result.type.size == target.size:
+        attrs: Any = instr.attrs
+        shaped: Attrs = replace(attrs, shape=target.shape)
+        return shaped
+    return instr.attrs
 
 
 def _shapes(epilogue: Epilogue, body: Sequence[Instr]) -> dict[Value, Shape]:

@@ -21,7 +21,7 @@ from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value, uses
 from treadle.ir.op import Trait
 from treadle.ir.regions import is_reduction
-from treadle.ir.scalar import ArgReduce, Index, Scalar
+from treadle.ir.scalar import ArgReduce, Index, Numbered, Scalar
 from treadle.ir.types import Shape, Size
 from treadle.passes.copier import Copier
 
@@ -209,7 +209,7 @@ def _hoisted(walk: _Walk, value: Value, shape: Shape, view: Value | None = None)
                 for n, a in enumerate(link.args)
             ]
             attrs: Any = link.attrs
-            if link.op.name == "broadcast_to":
+            if link.op.name == "broadcast_to" or isinstance(link.op.lower, Numbered):
                 attrs = replace(attrs, shape=shape)
             (made[link.result],) = walk.b.emit(link.op, args, attrs)
     if value in made:
@@ -253,13 +253,18 @@ def _can_reshape(walk: _Walk, instr: Instr) -> bool:
     if op.name == "gather":  # of scalars: the result has the shape of the indices
         same = all(a.type.shape == shape for a in instr.args[1:])
         return same and instr.args[0].type.rank == len(instr.args) - 1
+    if isinstance(op.lower, Numbered):
+        return True
     if not isinstance(op.lower, Scalar):
         return False
     return all(a.type.size == 1 or a.type.shape == shape for a in instr.args)
 
 
 def _moved_operands(instr: Instr) -> range:
-    """Which operands of such an instruction take the new shape; gather's array stays."""
+    """Which operands of such an instruction take the new shape; gather's array stays, and so do
+    the scalars that elements are computed from by their number."""
+    if isinstance(instr.op.lower, Numbered):
+        return range(0)
     return range(1 if instr.op.name == "gather" else 0, len(instr.args))
 
 

@@ -55,6 +55,8 @@ _VALUE_MODULES: Final = frozenset(
 # Generators that a module of the library owns (initialisers draw from one): drawing from one of
 # these in a trace is noticed even where no path leads to it.
 library_generators: list[np.random.Generator] = []
+# Tensors that the library itself keeps, by name: state that no path of the user's leads to.
+library_state: dict[str, Tensor] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ from treadle.tracer.items import (
     is_jitted,
     is_plain,
     is_value,
+    library_state,
     slot_names,
 )  # fmt: skip
 from treadle.tracer.names import (
@@ -442,4 +443,14 @@ def reach(
     else:
         walk.note_names(("__call__",), False)
         walk.later(fn, None, Step("const", fn), self_name)
-    return walk.run()
+    return _with_library_state(walk, walk.run())
+
+
+def _with_library_state(walk: _Walk, tree: Tree) -> Tree:
+    """The library's own tensors behind all others: guarded only where a trace has read them."""
+    for name, x in library_state.items():
+        if id(x) not in tree.by_id:
+            item = walk.add(None, Step("const", x), name, "tensor", x, guarded=False)
+            tree.by_id[id(x)] = item
+            tree.cells.setdefault(id(x.cell), item)
+    return tree

@@ -5,8 +5,9 @@
     backward  func @f_backward(inputs that it reads, residuals, ct) { ...; return grad_x, grad_w }
 
 What the forward results need is computed by the forward function. Of that, what the backward
-results need as well is saved as a residual, except constants and movements of saved values, which
-cost less to compute again than to store and load.
+results need as well is saved as a residual, except constants, movements of saved values and what
+is made from scalars (a mask that was drawn), which cost less to compute again than to store and
+load.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from collections.abc import Iterable
 from treadle.ir.builder import Builder
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Result, Value
-from treadle.ir.op import Trait, must_run
+from treadle.ir.op import Trait, can_fail, must_run
+from treadle.ir.scalar import Numbered, Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,24 @@ def _needed(fn: Function, roots: Iterable[Value], always: Iterable[Instr]) -> se
 
 def _cheap(fn: Function, shared: set[Instr]) -> set[Instr]:
     """Of the instructions that both need, those that the backward function repeats."""
+    made = _made_from_scalars(fn, shared)
     return {
-        i for i in shared if (i.op.has(Trait.MOVEMENT) or not i.args) and not i.op.has(Trait.EFFECT)
+        i
+        for i in shared
+        if (i.op.has(Trait.MOVEMENT) or not i.args or i in made) and not i.op.has(Trait.EFFECT)
     }
+
+
+def _made_from_scalars(fn: Function, shared: set[Instr]) -> set[Instr]:
+    """Instructions with large results whose operands are scalars or made from them likewise."""
+    found: set[Instr] = set()
+    for instr in fn.instrs:
+        if instr not in shared or instr.op.has(Trait.EXPENSIVE) or can_fail(instr.op, instr.attrs):
+            continue
+        simple = isinstance(instr.op.lower, (Scalar, Numbered)) and instr.result.type.rank > 0
+        if simple and all(a.type.rank == 0 or a.producer in found for a in instr.args):
+            found.add(instr)
+    return found
 
 
 def _forward(
