@@ -6,6 +6,7 @@ Names, arguments, defaults and `state_dict` keys are PyTorch's.
 from treadle.nn import functional, init, utils
 from treadle.nn.activation import GELU, Flatten, Identity, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from treadle.nn.containers import ModuleList, Sequential
+from treadle.nn.dropout import Dropout
 from treadle.nn.linear import Linear
 from treadle.nn.loss import (
     BCELoss,
@@ -30,6 +31,7 @@ __all__ = [
     "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropyLoss",
+    "Dropout",
     "Flatten",
     "HuberLoss",
     "Identity",

@@ -2,6 +2,7 @@
 
 All draw from one generator, which `treadle.manual_seed` starts anew: the same seed and the same
 order of calls give the same values. Drawing is NumPy's, on the host: it never runs inside a trace.
+(What networks draw while they run comes from `treadle.Generator`.)
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from treadle.ir.errors import ArgumentError, ShapeError
+from treadle.ir.errors import ShapeError
 from treadle.ir.types import shape_text
-from treadle.tracer.errors import located
+from treadle.tracer.generator import Generator, default_generator
 from treadle.tracer.items import library_generators
-from treadle.tracer.modes import no_grad
+from treadle.tracer.modes import active_trace, no_grad
 from treadle.tracer.tensor import Tensor
 
 Nonlinearity = Literal["linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu"]
@@ -26,14 +27,22 @@ _generator = np.random.default_rng(0)
 library_generators.append(_generator)
 
 
-def manual_seed(seed: int) -> None:
-    """Start the generator of the initialisers anew. Raises ArgumentError unless `seed` is an int
-    that is at least 0."""
-    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
-        raise located(
-            ArgumentError(f"a seed must be an int that is at least 0, found {seed!r:.60}")
-        )
-    _generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
+def manual_seed(seed: int) -> Generator:
+    """Start the default generator, from which all draw that are given no other, and that of the
+    initialisers anew; returns the former. Inside a jitted function the compiled call does this for
+    the default generator each time that it runs, and the initialisers' is left as it is.
+
+    Raises ArgumentError unless `seed` is an int from 0 to 2^64 - 1.
+    """
+    found = default_generator.manual_seed(seed)
+    if active_trace() is None:
+        _generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
+    return found
+
+
+def draw_seed() -> int:
+    """A seed for a generator of its own, from the generator of the initialisers."""
+    return int(_generator.integers(2**63))
 
 
 def calculate_gain(nonlinearity: Nonlinearity, param: float | None = None) -> float:

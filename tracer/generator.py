@@ -30,7 +30,7 @@ class Generator:
     """A stream of random numbers, started by `seed`: the same seed and the same order of draws
     give the same numbers, eagerly and compiled, on any machine and any number of threads.
 
-    Raises ArgumentError unless `seed` is an int of at most 64 bits.
+    Raises ArgumentError unless `seed` is an int from 0 to 2^64 - 1.
     """
 
     def __init__(self, seed: int = 0) -> None:

@@ -23,10 +23,11 @@ from treadle.ir.types import (
     shape_text,
 )
 from treadle.tracer import api
+from treadle.tracer.api import sorting
 from treadle.tracer.api.arguments import array_function, axis_of
 from treadle.tracer.api.creation import SizeLike, as_int, as_shape
 from treadle.tracer.execute import apply
-from treadle.tracer.promote import Operand, as_operand, constant, number_of
+from treadle.tracer.promote import Operand, as_operand, as_tensor, constant, number_of
 from treadle.tracer.random_keys import Source, drawn
 from treadle.tracer.tensor import Tensor
 
@@ -289,11 +290,31 @@ def categorical(
     return api.argmax(api.add(given, noise), axis=-1)
 
 
+@array_function
+def permutation(key: Source, x: int | Operand, axis: int = 0) -> Tensor:
+    """The numbers 0 to x - 1 in random order (int64) for an int `x`, else `x` with its parts along
+    `axis` in random order.
+
+    They are sorted by random numbers of 64 bits: two of n are equal, and keep their order, with a
+    probability below n^2 / 2^65. Raises ArgumentError for a negative number.
+    """
+    if isinstance(x, (int, np.integer)):
+        count = as_int(x, "permutation's number")
+        if count < 0:
+            raise ArgumentError(f"a permutation is of 0 numbers or more, found {count}")
+        return sorting.argsort(drawn(key, "random_bits", (count,), int64))
+    given = as_tensor(x)
+    where = axis_of(given, axis)
+    order = sorting.argsort(drawn(key, "random_bits", (given.shape[where],), int64))
+    return api.take(given, order, axis=where)
+
+
 __all__ = [
     "bernoulli",
     "categorical",
     "gumbel",
     "normal",
+    "permutation",
     "randint",
     "truncated_normal",
     "uniform",

@@ -20,7 +20,7 @@ if (_root / "pyproject.toml").is_file():
 
 # ruff: noqa: E402, F401  the path above comes first; everything is imported to be found here
 import treadle.runtime as _runtime  # registers the compiler
-from treadle import data, nn, optim
+from treadle import data, nn, optim, random
 from treadle.ir.errors import (
     ArgumentError,
     CheckError,
@@ -55,10 +55,23 @@ from treadle.tracer.control import cond, map, remat, scan, switch, while_loop
 from treadle.tracer.create import tensor
 from treadle.tracer.execute import apply
 from treadle.tracer.explain import set_explain
+from treadle.tracer.generator import Generator
 from treadle.tracer.grad import grad, value_and_grad
 from treadle.tracer.growth import HistoryWarning
 from treadle.tracer.jit import Jitted, clear_cache, disable_jit, jit
 from treadle.tracer.modes import enable_grad, is_grad_enabled, no_grad
+from treadle.tracer.random_keys import RandomKeyWarning
+from treadle.tracer.random_names import (
+    bernoulli,
+    multinomial,
+    normal,
+    rand,
+    rand_like,
+    randint,
+    randn,
+    randn_like,
+    randperm,
+)
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.traceback import open_doors as _open_doors, opened as _opened, set_traceback
 
@@ -71,11 +84,13 @@ __all__ = [
     "DType",
     "DTypeError",
     "Dim",
+    "Generator",
     "GradientError",
     "HistoryWarning",
     "IndexFault",
     "Jitted",
     "ParseError",
+    "RandomKeyWarning",
     "ShapeError",
     "Tensor",
     "TensorType",
@@ -83,6 +98,7 @@ __all__ = [
     "TreadleError",
     "VerifyError",
     "apply",
+    "bernoulli",
     "bool",
     "clear_cache",
     "data",
@@ -97,10 +113,19 @@ __all__ = [
     "is_grad_enabled",
     "jit",
     "manual_seed",
+    "multinomial",
     "nn",
     "no_grad",
+    "normal",
     "num_threads",
     "optim",
+    "rand",
+    "rand_like",
+    "randint",
+    "randn",
+    "randn_like",
+    "random",
+    "randperm",
     "set_explain",
     "set_num_threads",
     "set_traceback",

@@ -3,6 +3,7 @@
 from treadle.nn.functional.attention import scaled_dot_product_attention
 from treadle.nn.functional.class_losses import cross_entropy, nll_loss
 from treadle.nn.functional.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
+from treadle.nn.functional.dropout import dropout
 from treadle.nn.functional.losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -25,6 +26,7 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "dropout",
     "huber_loss",
     "kl_div",
     "l1_loss",
