@@ -11,8 +11,10 @@ from treadle.passes import (
     expand,
     fold,
     fuse,
+    loops,
     prints,
     stabilize,
+    updates,
 )
 from treadle.passes.manager import Pass
 
@@ -21,12 +23,14 @@ PIPELINE: tuple[Pass, ...] = (
     stabilize.PASS,  # before autodiff: afterwards the backward pass is not finite any more
     attention.RECOGNIZE,  # behind stabilize, which makes the softmax; before its gradient is made
     autodiff.PASS,  # on whole composites: their own derivatives are shorter and more exact
+    updates.PASS,  # equal updates of parameters are one region from here to fusion
     attention.CLAIM,  # before expand, which would write the matrix of scores out
     expand.PASS,  # what no rule has claimed becomes primitive ops
     canonicalize.PASS,  # one form for one thing, so that fold, cse and fuse see less
     fold.PASS,  # after canonicalize has brought constants together
     cse.PASS,  # forward and backward compute the same things
     dce.PASS,  # last before fusion: what nobody reads must not keep a loop alive
+    loops.PASS,  # behind cse, which would find what a remat computes again; before loops are fused
     prints.PASS,  # after dce, which would miss the results; before memory is planned for them
     fuse.PASS,  # chains and reductions become single loops; from here on memory is planned
 )
