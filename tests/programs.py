@@ -39,7 +39,7 @@ _SMOOTH_OPS = """
     logsumexp layer_norm gelu silu reshape permute broadcast_to flip slice slice_update pad concat
     gather scatter_add matmul cumsum cross_entropy const softmax_idiom attention attention_idiom
     take_along add_along cumprod linear_scan
-    conv conv_input_grad conv_weight_grad
+    conv conv_input_grad conv_weight_grad window_sum window_spread to_windows from_windows
 """
 _EXACT_OPS = """
     neg abs sign floor ceil trunc round sqrt relu add sub mul div maximum minimum eq ne lt le gt ge

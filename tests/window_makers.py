@@ -1,4 +1,4 @@
-"""Makers of random programs (see `programs`) for the ops of convolution."""
+"""Makers of random programs (see `programs`) for convolutions, pools and windows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 from programs import Draft, maker, numbers
 
 from treadle.ir.graph import Value
+from treadle.ir.op import get_op
+from treadle.ir.ops.sliding import meetings
 
 
 def _windows(d: Draft, rank: int) -> dict[str, Any]:
@@ -46,3 +48,47 @@ def _conv(d: Draft, name: str) -> Value:
     if name == "conv_weight_grad":
         return d.b.call(name, x, g, size=w.type.shape[2:], **windows)
     return g
+
+
+def _pool(d: Draft, x: Value) -> dict[str, Any]:
+    """Windows along one axis of `x` or two."""
+    first = d.choose(x.type.rank)
+    axes = tuple(range(first, min(first + 1 + d.choose(2), x.type.rank)))
+    sizes = [x.type.static_shape[axis] for axis in axes]
+    kernel = tuple(1 + d.choose(min(n, 3)) if n else 1 for n in sizes)
+    return {"axes": axes, "kernel": kernel, **_windows(d, len(axes))}
+
+
+@maker("max_pool", "max_pool_at", "max_pool_grad")
+def _max_pool(d: Draft, name: str) -> Value:
+    x = d.value(floats=True, rank=1)
+    windows = _pool(d, x)
+    y, tap = d.b.call_multi("max_pool", x, **windows)
+    if name == "max_pool_at":
+        return d.b.call(name, d.b.neg(x), tap, **windows)
+    if name == "max_pool_grad":
+        size = tuple(x.type.shape[axis] for axis in windows["axes"])
+        return d.b.call(name, y, tap, size=size, **windows)
+    return y if d.choose(3) else tap
+
+
+@maker("window_sum", "window_spread")
+def _window_sum(d: Draft, name: str) -> Value:
+    x = d.value(floats=True, rank=1)
+    windows = _pool(d, x)
+    y = d.b.call("window_sum", x, **windows)
+    if name == "window_sum":
+        return y
+    return d.b.call(name, y, size=tuple(x.type.shape[i] for i in windows["axes"]), **windows)
+
+
+@maker("to_windows", "from_windows")
+def _to_windows(d: Draft, name: str) -> Value:
+    x = d.value(rank=1)
+    windows = _pool(d, x)
+    turns = meetings(get_op("to_windows").attrs(**windows))
+    wide = d.b.broadcast_to(x, (*turns, *x.type.shape))
+    y = d.b.call("to_windows", wide, **windows, value=d.one_of((0.0, 1.0)))
+    if name == "to_windows":
+        return y
+    return d.b.call(name, y, size=tuple(x.type.shape[i] for i in windows["axes"]), **windows)
