@@ -6,7 +6,8 @@
       return %3 "out"
     }
 
-Values are numbered in order of appearance, regions included. After `;` stands the user's line.
+Values are numbered in order of appearance, regions included; a region that instructions share is
+printed with each of them, under new numbers. After `;` stands the user's line.
 """
 
 from __future__ import annotations
@@ -116,13 +117,15 @@ class _Printer:
         self.lines: list[str] = []
         self.shown: list[Instr | None] = []  # of each line
         self.numbers: dict[Value, int] = {}
+        self.defined = 0
 
     def add(self, line: str, instr: Instr | None = None) -> None:
         self.lines.append(line)
         self.shown.append(instr)
 
     def define(self, value: Value) -> str:
-        self.numbers[value] = len(self.numbers)
+        self.numbers[value] = self.defined
+        self.defined += 1
         return f"{self.use(value)}: {value.type}"
 
     def use(self, value: Value) -> str:

@@ -168,9 +168,11 @@ def _region_types(instr: Instr) -> Iterator[Fault]:
 
         yield from (Fault(message, instr) for message in check_control(instr))
         return
-    if instr.op.name not in ("fused", "contract"):
+    if instr.op.name not in ("fused", "contract", "update"):
         return  # a table's region has the shapes of one flat instance; see check_region
     if len(instr.regions) != 1:
+        if instr.op.name == "update":
+            yield Fault(f"needs one region, found {len(instr.regions)}", instr)
         return  # see check_region
     (region,) = instr.regions
     taken = [v.type for v in instr.args]
@@ -210,7 +212,7 @@ def _at_level(instr: Instr, level: Level) -> Iterator[Fault]:
         return
     if level is Level.CORE:
         return
-    is_kernel = isinstance(op.lower, Kernel) and op.name != "matmul"
+    is_kernel = isinstance(op.lower, Kernel) and op.name not in ("matmul", "update")
     if not is_kernel and op.name not in _FREE:
         yield Fault("must be inside a fused region at level KERNELS", instr)
     if op.name == "const" and instr.result.type.rank == 0:

@@ -6,7 +6,7 @@ did not change, and the promise that a pass which changed nothing returns the Fu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Instr, Result, Value
@@ -76,3 +76,21 @@ class Copier:
     def _result(self, result: Result) -> Result:
         value = self.of(result.value)
         return result if value is result.value else Result(value, result.path, result.kind)
+
+
+class Shared:
+    """The regions of instructions, each rewritten once: equal updates of parameters share one, and
+    share what becomes of it."""
+
+    def __init__(self, rewrite: Callable[[Function], Function]) -> None:
+        self._rewrite = rewrite
+        self._done: dict[Function, Function] = {}
+
+    def of(self, instr: Instr) -> Sequence[Function]:
+        """The regions of `instr`, rewritten."""
+        return [self._one(region) for region in instr.regions] if instr.regions else ()
+
+    def _one(self, region: Function) -> Function:
+        if region not in self._done:
+            self._done[region] = self._rewrite(region)
+        return self._done[region]

@@ -18,19 +18,20 @@ from functools import cache
 from treadle.ir.graph import Function, Instr, Level, Value
 from treadle.ir.op import OpDef, Trait
 from treadle.ir.structure import attrs_key
-from treadle.passes.copier import Copier
+from treadle.passes.copier import Copier, Shared
 from treadle.passes.manager import Pass, PassContext
 
 
 def run(fn: Function, ctx: PassContext) -> Function:
     """`fn` with every value computed once."""
     copier = Copier(fn)
+    regions = Shared(lambda region: run(region, ctx))
     known: dict[Hashable, Instr] = {}
     numbers: dict[Value, int] = {}
     for param in fn.params:
         numbers[param.value] = len(numbers)
     for instr in fn.instrs:
-        current = copier.renewed(instr, [run(region, ctx) for region in instr.regions])
+        current = copier.renewed(instr, regions.of(instr))
         first = None
         if _mergeable(instr):
             first = known.setdefault(_key(current, numbers), current)

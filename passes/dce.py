@@ -17,7 +17,7 @@ from treadle.ir.control import has_effect, instr_can_fail, instr_must_run
 from treadle.ir.graph import Function, Instr, Level, Value
 from treadle.ir.op import can_fail
 from treadle.ir.ops.indexing import IndexAttrs
-from treadle.passes.copier import Copier
+from treadle.passes.copier import Copier, Shared
 from treadle.passes.manager import Pass, PassContext
 
 
@@ -35,9 +35,10 @@ def sweep(fn: Function) -> Function:
 def _swept(fn: Function, ctx: PassContext, living: Callable[[Function], set[Instr]]) -> Function:
     live = living(fn)
     copier = Copier(fn)
+    regions = Shared(lambda region: _swept(region, ctx, living))
     for instr in fn.instrs:
         if instr in live:
-            copier.keep(instr, [_swept(region, ctx, living) for region in instr.regions])
+            copier.keep(instr, regions.of(instr))
         else:
             ctx.fired("dead", instr.loc, instr.op.name)
             copier.leave_out()

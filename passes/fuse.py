@@ -44,7 +44,7 @@ from treadle.passes.manager import Pass, PassContext
 
 def run(fn: Function, ctx: PassContext) -> Function:
     """`fn` at level KERNELS; as it is where it is there already."""
-    if any(i.regions and not is_control(i) for i in fn.instrs):
+    if any(i.regions and not (is_control(i) or i.op.name == "update") for i in fn.instrs):
         return fn
     fn = _regions(fn, ctx)
     fn = attention_views.run(fn)
@@ -63,7 +63,8 @@ def _regions(fn: Function, ctx: PassContext) -> Function:
         return fn
     copier = Copier(fn)
     for instr in fn.instrs:
-        copier.keep(instr, [run(region, ctx) for region in instr.regions])
+        inner = instr.regions if is_control(instr) else ()
+        copier.keep(instr, [run(region, ctx) for region in inner])
     return copier.finish()
 
 

@@ -31,7 +31,7 @@ from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import VerifyError
 from treadle.ir.graph import Function, Instr, Value
 from treadle.passes import dce
-from treadle.passes.copier import Copier
+from treadle.passes.copier import Copier, Shared
 from treadle.passes.manager import PassContext
 
 Replacement = Value | tuple[Value, ...] | None
@@ -106,6 +106,7 @@ def rewrite(fn: Function, rules: Callable[[Instr], Sequence[Rule]], ctx: PassCon
     naming a rule whose replacement has another type.
     """
     copier = Copier(fn)
+    regions = Shared(lambda region: rewrite(region, rules, ctx))
     stack = [_Frame(iter(fn.instrs))]
     firings = fired_ever = 0
     while stack:
@@ -118,8 +119,7 @@ def rewrite(fn: Function, rules: Callable[[Instr], Sequence[Rule]], ctx: PassCon
             continue
         if len(stack) == 1:
             firings = 0
-        inner = [rewrite(region, rules, ctx) for region in instr.regions]
-        current = copier.renewed(instr, inner)
+        current = copier.renewed(instr, regions.of(instr))
         candidates = rules(current) if firings < BUDGET else ()
         emitted = _first_match(candidates, current, ctx) if candidates else None
         if emitted is None:

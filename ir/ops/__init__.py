@@ -32,4 +32,5 @@ from treadle.ir.ops import (
     softmax as softmax,
     sorting as sorting,
     transcendental as transcendental,
+    update as update,
 )
