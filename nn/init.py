@@ -8,7 +8,8 @@ order of calls give the same values. Drawing is NumPy's, on the host: it never r
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 
@@ -43,6 +44,16 @@ def manual_seed(seed: int) -> Generator:
 def draw_seed() -> int:
     """A seed for a generator of its own, from the generator of the initialisers."""
     return int(_generator.integers(2**63))
+
+
+def generator_state() -> dict[str, Any]:
+    """The state of the initialisers' generator, as numbers and texts."""
+    return dict(_generator.bit_generator.state)
+
+
+def set_generator_state(state: Mapping[str, Any]) -> None:
+    """Go on from a state that `generator_state` gave."""
+    _generator.bit_generator.state = dict(state)
 
 
 def calculate_gain(nonlinearity: Nonlinearity, param: float | None = None) -> float:

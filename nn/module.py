@@ -171,6 +171,14 @@ class Module:
         Checked before anything is written: raises KeyError for missing or unknown keys (unless
         not `strict`) and ShapeError for a wrong shape.
         """
+        self.check_state_dict(state_dict, strict)
+        own = self.state_dict()
+        with no_grad():
+            for key in own.keys() & state_dict.keys():
+                own[key].copy_(state_dict[key])
+
+    def check_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
+        """Raises as `load_state_dict` would, and changes nothing."""
         own = self.state_dict()
         missing = [k for k in own if k not in state_dict]
         unknown = [k for k in state_dict if k not in own]
@@ -179,16 +187,13 @@ class Module:
                 f"state_dict does not fit {type(self).__name__}: "
                 f"missing {missing or 'nothing'}, unknown {unknown or 'nothing'}"
             )
-        for key in own.keys() & state_dict.keys():
-            shape = tuple(state_dict[key].shape)
+        for key in own:
+            shape = tuple(state_dict[key].shape) if key in state_dict else own[key].shape
             if shape != own[key].shape:
                 raise ShapeError(
                     f"{key} has shape {shape_text(own[key].shape)}, "
                     f"the state_dict brings {shape_text(shape)}"
                 )
-        with no_grad():
-            for key in own.keys() & state_dict.keys():
-                own[key].copy_(state_dict[key])
 
     def _all_paths(self) -> Iterator[tuple[str, Module]]:
         """(path, module), a shared module under each path; a cycle is entered once."""

@@ -10,7 +10,9 @@ Array functions carry the Array API standard's names (`treadle.exp`, `treadle.ma
 `treadle.sum(x, axis=, keepdims=)`); networks are in `treadle.nn`, optimisers in `treadle.optim`.
 """
 
+from importlib import import_module as _import_module
 from pathlib import Path as _Path
+from typing import TYPE_CHECKING as _TYPE_CHECKING, Any as _Any
 
 # From a clone's root the folder `treadle/` hides the installed package; the pipeline's other
 # folders (tracer/, ir/, ...) then lie beside it and are found through its parent.
@@ -20,7 +22,7 @@ if (_root / "pyproject.toml").is_file():
 
 # ruff: noqa: E402, F401  the path above comes first; everything is imported to be found here
 import treadle.runtime as _runtime  # registers the compiler
-from treadle import data, nn, optim, random
+from treadle import nn, optim, random
 from treadle.ir.errors import (
     ArgumentError,
     CheckError,
@@ -47,6 +49,7 @@ from treadle.ir.types import (
     uint32,
 )
 from treadle.ir.version import VERSION as _VERSION
+from treadle.nn.checkpoint import load_checkpoint, save_checkpoint
 from treadle.nn.init import manual_seed
 from treadle.runtime.threads import get_num_threads, num_threads, set_num_threads
 from treadle.tracer import api
@@ -75,7 +78,18 @@ from treadle.tracer.random_names import (
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.traceback import open_doors as _open_doors, opened as _opened, set_traceback
 
+if _TYPE_CHECKING:
+    from treadle import data as data
+
 __version__ = _VERSION
+
+
+def __getattr__(name: str) -> _Any:
+    """`treadle.data` is imported when it is first used: a tenth of the import's time."""
+    if name == "data":
+        return _import_module("treadle.data")
+    raise AttributeError(f"module 'treadle' has no attribute {name!r}")
+
 
 __all__ = [
     "ArgumentError",
@@ -101,7 +115,6 @@ __all__ = [
     "bernoulli",
     "bool",
     "clear_cache",
-    "data",
     "disable_jit",
     "enable_grad",
     "float32",
@@ -112,6 +125,7 @@ __all__ = [
     "int64",
     "is_grad_enabled",
     "jit",
+    "load_checkpoint",
     "manual_seed",
     "multinomial",
     "nn",
@@ -126,6 +140,7 @@ __all__ = [
     "randn_like",
     "random",
     "randperm",
+    "save_checkpoint",
     "set_explain",
     "set_num_threads",
     "set_traceback",

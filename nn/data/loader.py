@@ -61,6 +61,7 @@ class DataLoader:
         self.seed = draw_seed() if seed is None else seed
         self.epoch = 0
         self._batch = 0  # of this epoch comes next
+        self._resumes = False
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -69,7 +70,13 @@ class DataLoader:
         return math.floor(whole) if self.drop_last else math.ceil(whole)
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches that are left of this epoch; then the next one begins."""
+        """The batches of an epoch; after `load_state_dict` those that are left of it.
+
+        An epoch that is left early is over: the next pass draws an order of its own.
+        """
+        if self._batch and not self._resumes:
+            self.epoch, self._batch = self.epoch + 1, 0
+        self._resumes = False
         batches = self._batches()[self._batch :]
         jobs = [(self.seed, self.epoch, rows) for rows in batches]
         for batch in self._fetched(jobs):
@@ -88,7 +95,7 @@ class DataLoader:
         if missing:
             raise located(ArgumentError(f"the loader's state lacks {', '.join(missing)}"))
         self.seed, self.epoch = int(state_dict["seed"]), int(state_dict["epoch"])
-        self._batch = int(state_dict["batch"])
+        self._batch, self._resumes = int(state_dict["batch"]), True
 
     def _batches(self) -> list[list[int]]:
         """The sample numbers of each batch of this epoch."""

@@ -152,6 +152,11 @@ class Optimizer:
         with located_errors():
             saving.load_state_dict(self.param_groups, self.state, state_dict)
 
+    def check_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Raises as `load_state_dict` would, and changes nothing."""
+        with located_errors():
+            saving.matched(self.param_groups, self.state, state_dict)
+
     def shared_count(self, group: Group) -> Tensor:
         """The step count that the parameters of `group` share, 0 where there is none yet."""
         others = (self.state[p] for p in group["params"] if p in self.state)

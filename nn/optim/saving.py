@@ -38,19 +38,8 @@ def state_dict(groups: list[Group], states: Mapping[Tensor, State]) -> dict[str,
 def load_state_dict(
     groups: list[Group], states: dict[Tensor, State], saved: Mapping[str, Any]
 ) -> None:
-    """Copy `saved` into the groups and states, in place.
-
-    Everything is checked before the first write: ArgumentError where the groups differ in number,
-    length or options or a parameter's state has other keys, ShapeError for a tensor of another
-    shape.
-    """
-    _check_groups(groups, saved)
-    params = [p for g in groups for p in g["params"]]
-    order = [n for g in saved["param_groups"] for n in g["params"]]
-    found: dict[Tensor, Mapping[str, Any]] = {}
-    for param, n in zip(params, order, strict=True):
-        found[param] = saved["state"].get(n, saved["state"].get(str(n), {}))
-        _check_state(n, states[param], found[param])
+    """Copy `saved` into the groups and states, in place, once `matched` has checked it."""
+    found = matched(groups, states, saved)
     with no_grad():
         for group, listed in zip(groups, saved["param_groups"], strict=True):
             for name in group:
@@ -60,6 +49,24 @@ def load_state_dict(
             _load_counts(group, states, found)
         for param, values in found.items():
             _load_state(states[param], values)
+
+
+def matched(
+    groups: list[Group], states: Mapping[Tensor, State], saved: Mapping[str, Any]
+) -> dict[Tensor, Mapping[str, Any]]:
+    """What `saved` holds for each parameter.
+
+    Raises ArgumentError where the groups differ in number, length or options or a parameter's state
+    has other keys, ShapeError for a tensor of another shape.
+    """
+    _check_groups(groups, saved)
+    params = [p for g in groups for p in g["params"]]
+    order = [n for g in saved["param_groups"] for n in g["params"]]
+    found: dict[Tensor, Mapping[str, Any]] = {}
+    for param, n in zip(params, order, strict=True):
+        found[param] = saved["state"].get(n, saved["state"].get(str(n), {}))
+        _check_state(n, states[param], found[param])
+    return found
 
 
 def _detached(value: Any) -> Any:

@@ -136,6 +136,13 @@ def test_a_loader_goes_on_where_another_stood(how: dict[str, Any]) -> None:
         np.testing.assert_array_equal(want[1], have[1])
 
 
+def test_an_epoch_that_is_left_early_is_over() -> None:
+    loader = DataLoader(Numbers(), 4)
+    next(iter(loader))
+    assert batches(loader)[0][0].tolist() == [0, 1, 2, 3]
+    assert loader.epoch == 2
+
+
 def test_the_last_smaller_batch_can_be_dropped_and_a_sampler_gives_the_order() -> None:
     assert [len(b[0]) for b in batches(DataLoader(Numbers(), 4))] == [4, 4, 2]
     loader = DataLoader(Numbers(), 4, drop_last=True)
