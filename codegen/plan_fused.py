@@ -145,6 +145,7 @@ def plan_fused(region: Region, target: Target) -> FusedPlan:
     )
     full = tuple(region.fn.outputs[n] for n in region.full_results())
     unroll = 1 if in_columns else _map_unroll(_cost(region, full, stored), steps)
+    unroll = 1 if in_columns else _in_pairs(region, full, stored, unroll, steps)
     if tail == "mask_all":
         unroll, passes = 1, tuple(PassPlan(p.reductions, 1) for p in passes)
     values = [r for i in region.fn.instrs for r in i.results]
@@ -330,6 +331,18 @@ def _map_unroll(cost: int, steps: int) -> int:
     return _dividing(4 if cost <= 4 else 2 if cost <= 16 else 1, steps)
 
 
+def _in_pairs(
+    region: Region, roots: tuple[Value, ...], stored: tuple[Value, ...], unroll: int, steps: int
+) -> int:
+    """`unroll`, and at least 2 where random numbers are drawn: two vectors cost half as much
+    together (see `treadle.codegen.random`)."""
+    for value in region.at_space(roots, frozenset(stored)) if unroll == 1 else ():
+        pulling = region.pulls(value)
+        if pulling is not None and isinstance(pulling.op.lower, Numbered):
+            return _dividing(2, steps)
+    return unroll
+
+
 def _dividing(unroll: int, steps: int) -> int:
     """`unroll`, or less where it would leave a rest that matters."""
     while unroll > 1 and steps % unroll and steps < 8 * unroll:
@@ -340,8 +353,10 @@ def _dividing(unroll: int, steps: int) -> int:
 def _pass_plan(
     region: Region, reductions: tuple[Instr, ...], steps: int, stored: tuple[Value, ...]
 ) -> PassPlan:
-    cost = _cost(region, tuple(a for r in reductions for a in r.args), stored)
+    operands = tuple(a for r in reductions for a in r.args)
+    cost = _cost(region, operands, stored)
     unroll = 4 if cost <= 8 else 2 if cost <= 24 else 1
+    unroll = _in_pairs(region, operands, stored, unroll, steps)
     while unroll > 1 and unroll * len(reductions) > 8:
         unroll //= 2
     position = {i: n for n, i in enumerate(region.fn.instrs)}
