@@ -12,11 +12,11 @@ from pass d + 1 on. A softmax has two such passes, and a last one that stores th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any, cast
 
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value
+from treadle.ir.lazily import lazily
 from treadle.ir.op import Trait
 from treadle.ir.scalar import ArgReduce, Index, Reduce, Scalar
 from treadle.ir.types import Shape, Size, size_product
@@ -45,11 +45,11 @@ class Region:
     space: Shape
     reduced: tuple[int, ...]
 
-    @cached_property
+    @lazily
     def params(self) -> frozenset[Value]:
         return frozenset(self.fn.inputs)
 
-    @cached_property
+    @lazily
     def views(self) -> Mapping[Value, tuple[Value, Shape]]:
         """Values that are a parameter's memory under a shape: parameters, reshapes of them."""
         found: dict[Value, tuple[Value, Shape]] = {v: (v, v.type.shape) for v in self.fn.inputs}
@@ -58,7 +58,7 @@ class Region:
                 found[instr.result] = (found[instr.args[0]][0], instr.result.type.shape)
         return found
 
-    @cached_property
+    @lazily
     def transparent(self) -> frozenset[Value]:
         """Results of movement that is only NumPy's broadcasting: at the space they are their
         operand."""
@@ -96,7 +96,7 @@ class Region:
             return None
         return producer if isinstance(producer.op.lower, Index) else None
 
-    @cached_property
+    @lazily
     def axes_of(self) -> Mapping[Value, frozenset[int]]:
         """For each value that broadcasts to the space, the axes along which it may vary.
 
@@ -129,7 +129,7 @@ class Region:
             return varies & frozenset().union(*below)
         return varies
 
-    @cached_property
+    @lazily
     def depth(self) -> Mapping[Value, int]:
         """How many reductions lie on the deepest path from the parameters up to each value."""
         found: dict[Value, int] = dict.fromkeys(self.fn.inputs, 0)
@@ -141,7 +141,7 @@ class Region:
                 found[result] = below
         return found
 
-    @cached_property
+    @lazily
     def reductions(self) -> tuple[Instr, ...]:
         """The reductions that the results need, in order."""
         needed: set[Value] = set(self.fn.outputs)

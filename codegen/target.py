@@ -13,6 +13,7 @@ from functools import cache
 from typing import Final
 
 from treadle.ir.dataclass import dataclass
+from treadle.ir.forking import no_fork
 from treadle.ir.types import DType
 
 NAMES: Final = ("sse2", "avx2", "avx512", "neon")
@@ -76,7 +77,8 @@ class Target:
 @cache
 def host() -> Target:
     """This machine. Loads LLVM at the first call, to ask it for the CPU's name and features."""
-    import llvmlite.binding as llvm
+    with no_fork:
+        import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features()
     present = tuple(sorted(name for name, on in features.items() if on))

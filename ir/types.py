@@ -7,7 +7,7 @@ once serve both. `TensorType` is complete when built: dtype and shape. Text form
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property, total_ordering
+from functools import total_ordering
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import DTypeError, ShapeError
+from treadle.ir.lazily import lazily
 
 Kind = Literal["b", "u", "i", "f"]
 
@@ -247,7 +248,7 @@ class TensorType:
     def __hash__(self) -> int:
         return self._hash
 
-    @cached_property
+    @lazily
     def _hash(self) -> int:
         return hash((self.dtype, self.shape))
 
@@ -258,7 +259,7 @@ class TensorType:
     def rank(self) -> int:
         return len(self.shape)
 
-    @cached_property
+    @lazily
     def size(self) -> Size:
         """Number of elements."""
         return size_product(self.shape)

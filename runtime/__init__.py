@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from treadle.ir.forking import no_fork
 from treadle.ir.graph import Function
 from treadle.runtime.knobs import explains, full_tracebacks
 from treadle.tracer.backend import (
@@ -32,7 +33,8 @@ class _OnFirstUse:
     """The native compiler, imported when it is first asked for something."""
 
     def compile(self, fn: Function, options: CompileOptions) -> NativeExecutable:
-        from treadle.runtime.driver import NativeCompiler
+        with no_fork:
+            from treadle.runtime.driver import NativeCompiler
 
         return NativeCompiler().compile(fn, options)
 
@@ -49,7 +51,8 @@ class _OnFirstUse:
         return profile_function(fn, options, arrays, threads, repeat)
 
     def differentiated(self, fn: Function) -> Function:
-        from treadle.runtime.driver import NativeCompiler
+        with no_fork:
+            from treadle.runtime.driver import NativeCompiler
 
         return NativeCompiler().differentiated(fn)
 
@@ -58,12 +61,14 @@ class _CallPathOnFirstUse:
     """The native call path, imported with the compiler."""
 
     def call(self, spec: Any, plan: Any, arguments: int) -> DirectCall | None:
-        from treadle.runtime.call import CallPath
+        with no_fork:
+            from treadle.runtime.call import CallPath
 
         return CallPath().call(spec, plan, arguments)
 
     def connect(self, calls: Sequence[DirectCall]) -> tuple[Dispatcher, Callable[..., Any]] | None:
-        from treadle.runtime.call import CallPath
+        with no_fork:
+            from treadle.runtime.call import CallPath
 
         return CallPath().connect(calls)
 

@@ -23,6 +23,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from treadle.ir.forking import in_child
+
 Array = npt.NDArray[Any]
 
 ALIGN: Final = 64
@@ -60,6 +62,11 @@ class Blocks:
         self._free: list[Array] = []  # the longest waiting first
         self._bytes = 0  # of those
         self._lock = threading.Lock()
+
+    def renew(self) -> None:
+        """For the child of a fork: another thread may have been at the free list."""
+        self._lock = threading.Lock()
+        self._bytes = sum(block.nbytes for block in self._free)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An uninitialised array; its data are aligned to 64 bytes where it is large."""
@@ -115,3 +122,4 @@ def _rounded(nbytes: int) -> int:
 
 
 blocks: Final = Blocks()
+in_child(blocks.renew)

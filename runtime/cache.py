@@ -18,11 +18,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import field
 from itertools import count
 from pathlib import Path
 from typing import Final
 
 from treadle.ir.dataclass import dataclass
+from treadle.ir.forking import in_child
 from treadle.runtime import knobs
 from treadle.runtime.cache_entry import Damaged, check, decode, encode
 from treadle.runtime.cache_folder import Unusable, distrust, folder, opened
@@ -35,19 +37,26 @@ _SCAN_EVERY: Final = 32  # entries written between two looks at what other proce
 _LARGEST_SHARE: Final = 4  # an entry takes at most this fraction of the room
 
 _numbers: Final = count()
-_lock: Final = threading.Lock()
 
 
 @dataclass(slots=True)
 class _State:
     """What this process knows: whether the notice was given, and how much is in the folder."""
 
+    lock: threading.Lock = field(default_factory=threading.Lock)
     told: bool = False
     written: int = 0
     total: int | None = None
 
 
 _state: Final = _State()
+
+
+def _renew_lock() -> None:
+    _state.lock = threading.Lock()
+
+
+in_child(_renew_lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +183,7 @@ def _scan(where: Path) -> Iterator[Kept]:
 
 def _make_room(where: Path, newest: Path, size: int) -> None:
     """Remove what was not used for the longest time, where all entries exceed their room."""
-    with _lock:
+    with _state.lock:
         _state.written += 1
         if _state.total is not None:
             _state.total += size
@@ -203,7 +212,7 @@ def _sweep_unfinished(where: Path, older_than: float) -> None:
 
 def _tell(why: str) -> None:
     """The one notice of a process."""
-    with _lock:
+    with _state.lock:
         told, _state.told = _state.told, True
     if not told:
         print(

@@ -21,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from treadle.codegen.target import Target
+from treadle.ir.forking import no_fork
 from treadle.ir.graph import Function, Instr, Value
 from treadle.ir.op import ArrayData, OpDef, attr_items
 from treadle.ir.printer import attr_text
@@ -62,8 +63,9 @@ def _digest(*pieces: str) -> str:
 def _versions() -> str:
     """Treadle by its sources, as a clone changes while its version stays; and what it calls. NumPy
     is there because the references fold constants with it."""
-    import llvmlite
-    import llvmlite.binding as llvm
+    with no_fork:
+        import llvmlite
+        import llvmlite.binding as llvm
 
     said = [
         f"treadle {VERSION}",

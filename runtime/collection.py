@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_lock: Final = threading.Lock()
+from treadle.ir.forking import in_child
 
 
 class _State:
+    lock = threading.Lock()
     pauses = 0
     enabled = False  # before the first of them
 
@@ -23,10 +24,21 @@ class _State:
 _state: Final = _State()
 
 
+def _in_child() -> None:
+    """The threads that compiled are not in the child of a fork, to end their pauses."""
+    _state.lock = threading.Lock()
+    if _state.pauses and _state.enabled:
+        gc.enable()
+    _state.pauses = 0
+
+
+in_child(_in_child)
+
+
 @contextmanager
 def paused() -> Iterator[None]:
     """No collection inside, in any thread; where the user has switched it off it stays off."""
-    with _lock:
+    with _state.lock:
         if not _state.pauses:
             _state.enabled = gc.isenabled()
             gc.disable()
@@ -34,7 +46,7 @@ def paused() -> Iterator[None]:
     try:
         yield
     finally:
-        with _lock:
-            _state.pauses -= 1
+        with _state.lock:
+            _state.pauses = max(_state.pauses - 1, 0)  # none in the child of a fork inside
             if not _state.pauses and _state.enabled:
                 gc.enable()

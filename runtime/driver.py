@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from treadle.codegen.target import Target, host, named
 from treadle.ir.errors import CompileError
+from treadle.ir.forking import no_fork
 from treadle.ir.graph import Function
 from treadle.runtime import cache, knobs
 from treadle.runtime.cache_key import program_key
@@ -62,7 +63,8 @@ def chosen_target() -> Target:
 
 def compile_stages(fn: Function, options: CompileOptions, target: Target) -> Compilation:
     """Everything but machine code: works for any target, loads nothing."""
-    from treadle.runtime import lower  # what a program from the disk cache does not need
+    with no_fork:
+        from treadle.runtime import lower  # what a program from the disk cache does not need
 
     return lower.compile_stages(fn, options, target)
 

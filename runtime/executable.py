@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from treadle.ir.lazily import lazily
 from treadle.runtime.blocks import aligned_block, blocks
 from treadle.runtime.interface import Interface
 from treadle.runtime.native import NativeCode
@@ -81,7 +81,7 @@ class NativeExecutable:
         self._parallel = interface.parallel
         self._blocks: list[Array] = []
 
-    @cached_property
+    @lazily
     def compilation(self) -> Compilation:
         """Every stage of the compilation; of code that came from the disk cache they are made now,
         from the current trace."""

@@ -9,10 +9,10 @@ is entered by one thread at a time.
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import count
 from time import perf_counter
@@ -21,15 +21,51 @@ from typing import Any, Final
 from treadle.codegen.target import Target
 from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import CompileError
+from treadle.ir.forking import fork_waits_for, no_fork
 
-_LOCK: Final = threading.RLock()
+_LOCK: Final = no_fork  # the child of a fork finds LLVM at rest
 _NAMES: Final = count()
 
-# A fork waits until no thread compiles: the child then finds LLVM and this lock at rest.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release
-    )
+# All code by its name, as (jit, trackers). Held here and not by `NativeCode` alone, so that the
+# collector of cycles, which finalizes in any order, leaves closing them to us.
+_LOADED: Final[dict[str, tuple[Any, list[Any]]]] = {}
+# The names of code whose holder has died.
+_DEAD: Final[deque[str]] = deque()
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Inside, this thread alone may enter LLVM, and no fork happens."""
+    with _LOCK:
+        yield
+    _bury()
+
+
+def _bury() -> None:
+    """Release what has died, unless a thread is in LLVM: that one will do it when it leaves."""
+    while _DEAD and _LOCK.acquire(blocking=False):
+        try:
+            while _DEAD:
+                _release(_DEAD.popleft())
+        finally:
+            _LOCK.release()
+
+
+def _release(name: str) -> None:
+    jit, trackers = _LOADED.pop(name)
+    for tracker in reversed(trackers):
+        tracker.close()
+    jit.close()
+
+
+def _lock_of_llvmlite() -> Any:
+    """llvmlite takes a lock of its own for each call; other libraries may be in one (Numba). There
+    is no public name for it; None where it has another one."""
+    ffi = sys.modules.get("llvmlite.binding.ffi")
+    return getattr(getattr(getattr(ffi, "lib", None), "_lock", None), "_lock", None)
+
+
+fork_waits_for(_lock_of_llvmlite)
 
 # The code generator's effort. Levels 1 to 3 give the same speed on the kernels above and compile
 # within a tenth of each other; level 0 compiles in half the time, for code up to twice as slow.
@@ -58,6 +94,7 @@ class NativeCode:
         self._name = name
         self._jit = jit
         self._trackers = [tracker]
+        _LOADED[name] = (jit, self._trackers)
         self._addresses: dict[str, int] = {}
 
     def address(self, symbol: str) -> int:
@@ -65,7 +102,7 @@ class NativeCode:
 
         Raises CompileError where there is none of that name, or after `close()`.
         """
-        with _LOCK:
+        with compiling():
             if symbol not in self._addresses:
                 self._addresses[symbol] = self._look_up(symbol)
             return self._addresses[symbol]
@@ -93,19 +130,19 @@ class NativeCode:
 
     def close(self) -> None:
         """Release code and constants. No call may be running, none may follow."""
-        with _LOCK:
+        with compiling():
             if self._jit is None:
                 return
-            for tracker in reversed(self._trackers):
-                tracker.close()
-            self._jit.close()
+            _release(self._name)
             self._jit, self._addresses = None, {}
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         # At interpreter exit LLVM, and this module's names, may be gone before this object; the
-        # memory goes anyway.
+        # memory goes anyway. Else: the collector of cycles calls this on any thread at any moment,
+        # be it one that holds a lock for which a thread waits that is in LLVM. So this never waits.
         if not is_finalizing() and getattr(self, "_jit", None) is not None:
-            self.close()
+            _DEAD.append(self._name)
+            _bury()
 
 
 def versions() -> tuple[str, str]:
@@ -114,11 +151,6 @@ def versions() -> tuple[str, str]:
     import llvmlite.binding as llvm
 
     return llvmlite.__version__, ".".join(map(str, llvm.llvm_version_info))
-
-
-def compiling() -> threading.RLock:
-    """The lock that whoever compiles holds, and that no fork leaves taken: a context manager."""
-    return _LOCK
 
 
 def load(ir: str, target: Target) -> NativeCode:
@@ -132,16 +164,21 @@ def load(ir: str, target: Target) -> NativeCode:
 
 def compile_object(ir: str, target: Target) -> tuple[bytes, float, float]:
     """An object file of `ir`, with the seconds spent on parsing and on code generation."""
-    with _LOCK:
-        start = perf_counter()
-        machine = _machine(target)
-        module = _parse(ir, machine)
-        parsed = perf_counter()
-        try:
-            code: bytes = machine.emit_object(module)
-        except RuntimeError as error:
-            raise _refused(ir, error) from error
-        return code, parsed - start, perf_counter() - parsed
+    with compiling():
+        return _compile(ir, target)
+
+
+def _compile(ir: str, target: Target) -> tuple[bytes, float, float]:
+    """A function of its own, so that the module is gone before the lock is."""
+    start = perf_counter()
+    machine = _machine(target)
+    module = _parse(ir, machine)
+    parsed = perf_counter()
+    try:
+        code: bytes = machine.emit_object(module)
+    except RuntimeError as error:
+        raise _refused(ir, error) from error
+    return code, parsed - start, perf_counter() - parsed
 
 
 def load_object(
@@ -155,7 +192,7 @@ def load_object(
         raise CompileError(f"code for {target} cannot run on this machine")
     import llvmlite.binding as llvm
 
-    with _LOCK:
+    with compiling():
         start = perf_counter()
         name = f"treadle{next(_NAMES)}"
         try:
@@ -170,13 +207,17 @@ def load_object(
 
 def assembly(ir: str, target: Target) -> str:
     """The assembly text of `ir` for `target`, which need not be this machine."""
-    with _LOCK:
-        machine = _machine(target)
-        module = _parse(ir, machine)
-        try:
-            return str(machine.emit_assembly(module))
-        except RuntimeError as error:
-            raise _refused(ir, error) from error
+    with compiling():
+        return _assembly(ir, target)
+
+
+def _assembly(ir: str, target: Target) -> str:
+    machine = _machine(target)
+    module = _parse(ir, machine)
+    try:
+        return str(machine.emit_assembly(module))
+    except RuntimeError as error:
+        raise _refused(ir, error) from error
 
 
 def _parse(ir: str, machine: Any) -> Any:

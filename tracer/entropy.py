@@ -16,6 +16,8 @@ from collections.abc import Callable
 from types import FrameType, ModuleType
 from typing import Final
 
+from treadle.ir.forking import in_child
+
 NAMES: Final = frozenset(
     {"uuid4", "secrets", "token_hex", "token_bytes", "randbelow", "default_rng", "SystemRandom"}
     | {"RandomState", "Random", "urandom"}
@@ -28,14 +30,31 @@ _urandom: Final = os.urandom
 Watcher = Callable[[FrameType], None]
 
 _watchers: Final[dict[int, Watcher]] = {}  # by thread
-_lock: Final = threading.Lock()
+
+
+class _State:
+    lock = threading.Lock()
+
+
+_state: Final = _State()
+
+
+def _in_child() -> None:
+    """Of all threads the child of a fork has this one."""
+    own = _watchers.get(threading.get_ident())
+    _state.lock = threading.Lock()
+    _watchers.clear()
+    if own is None:
+        _put(_watched, _urandom)
+    else:
+        _watchers[threading.get_ident()] = own
 
 
 def watch(watcher: Watcher) -> bool:
     """Call `watcher` with the frame that draws, for each draw of this thread; False where there is
     one already (a trace in a trace), which goes on."""
     thread = threading.get_ident()
-    with _lock:
+    with _state.lock:
         if thread in _watchers:
             return False
         _watchers[thread] = watcher
@@ -45,7 +64,7 @@ def watch(watcher: Watcher) -> bool:
 
 def unwatch() -> None:
     """End what `watch` began on this thread."""
-    with _lock:
+    with _state.lock:
         _watchers.pop(threading.get_ident(), None)
         if not _watchers:
             _put(_watched, _urandom)
@@ -56,6 +75,9 @@ def _put(old: object, new: object) -> None:
     for module, name in _DOORS:
         if getattr(module, name, None) is old:
             setattr(module, name, new)
+
+
+in_child(_in_child)
 
 
 def _watched(size: int, /) -> bytes:

@@ -24,6 +24,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from treadle.ir.errors import DTypeError, TraceError
+from treadle.ir.forking import in_child
 from treadle.ir.graph import Function
 from treadle.ir.types import TensorType
 from treadle.tracer import pullback
@@ -145,6 +146,15 @@ def jit(
 
 # Every jitted function that is alive.
 _made: weakref.WeakSet[Jitted] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """In the child of a fork: another thread may have been tracing."""
+    for jitted in list(_made):
+        jitted._lock = threading.RLock()
+
+
+in_child(_renew_locks)
 
 
 def clear_cache() -> None:
