@@ -31,6 +31,7 @@ from treadle.passes.control_memory import plan_control
 
 ALIGN = 64  # bytes: one cache line, one AVX-512 vector
 _ELSEWHERE = -1
+_ADDRESSED = frozenset({"scatter", "scatter_add", "add_along"})  # write into their first operand
 
 
 def plan_memory(fn: Function) -> MemoryPlan:
@@ -228,6 +229,8 @@ def _instance_of_operands(instr: Instr) -> list[int]:
         takes = max(len(instr.regions[0].params), 1)
         return [n // takes for n in range(len(instr.args))]
     attrs: Any = instr.attrs
+    if instr.op.name in _ADDRESSED:
+        return [0, *[_ELSEWHERE] * (len(instr.args) - 1)]
     if instr.op.name != "fused" or attrs.reduced:
         return [_ELSEWHERE] * len(instr.args)
     (region,) = instr.regions

@@ -38,7 +38,7 @@ _SMOOTH_OPS = """
     neg sin cos tanh sigmoid erf softplus expm1 add sub mul sum mean var softmax log_softmax
     logsumexp layer_norm gelu silu reshape permute broadcast_to flip slice slice_update pad concat
     gather scatter_add matmul cumsum cross_entropy const softmax_idiom attention attention_idiom
-    take_along add_along cumprod linear_scan
+    take_along add_along cumprod linear_scan batch_norm
     conv conv_input_grad conv_weight_grad window_sum window_spread to_windows from_windows
 """
 _EXACT_OPS = """
@@ -249,6 +249,14 @@ def _logsumexp(d: Draft, name: str) -> Value:
 def _layer_norm(d: Draft, name: str) -> Value:
     x = d.value(floats=True, rank=1)
     return d.b.call(name, x, axes=(x.type.rank - 1,), eps=0.1)
+
+
+@maker("batch_norm")
+def _batch_norm(d: Draft, name: str) -> Value:
+    x = d.value(floats=True, rank=2)
+    channels = (x.type.shape[1],)
+    weight = d.b.full(channels, d.one_of((1.0, -0.5)), x.type.dtype)
+    return d.b.call(name, x, weight, d.b.neg(weight), axis=1, eps=0.1)
 
 
 @maker("gelu")

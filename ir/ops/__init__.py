@@ -6,6 +6,7 @@ from treadle.ir.ops import (
     arithmetic as arithmetic,
     attention as attention,
     attention_kernels as attention_kernels,
+    batch_norm as batch_norm,
     cast as cast,
     chain as chain,
     checks as checks,
