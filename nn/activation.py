@@ -1,84 +1,191 @@
-"""Activations and reshapes as modules, for Sequential."""
+"""Activations as modules; what each computes stands at its function in `nn.functional`."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from treadle.nn.module import Module
+from treadle.nn import functional
+from treadle.nn.options import Options
+from treadle.nn.parameter import Parameter
 from treadle.tracer import api
 from treadle.tracer.tensor import Tensor
 
 
-class Identity(Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
-class ReLU(Module):
+class ReLU(Options):
     """max(x, 0)"""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return api.relu(x)
+    function = staticmethod(functional.relu)
 
 
-class Sigmoid(Module):
-    """1 / (1 + exp(-x))"""
+class ReLU6(Options):
+    """min(max(x, 0), 6)"""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return api.sigmoid(x)
-
-
-class Tanh(Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return api.tanh(x)
+    function = staticmethod(functional.relu6)
 
 
-class SiLU(Module):
-    """x * sigmoid(x)"""
+class LeakyReLU(Options):
+    """`functional.leaky_relu`"""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return api.silu(x)
+    function = staticmethod(functional.leaky_relu)
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        super().__init__(negative_slope=negative_slope)
 
 
-class GELU(Module):
+class PReLU(Options):
+    """`functional.prelu`, whose weights are learned: one, or one for each of `num_parameters`
+    channels."""
+
+    weight: Parameter
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
+        super().__init__()
+        self.num_parameters = num_parameters
+        self.weight = Parameter(api.full((num_parameters,), init))
+
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # one input
+        return functional.prelu(input, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"num_parameters={self.num_parameters}"
+
+
+class ELU(Options):
+    """`functional.elu`"""
+
+    function = staticmethod(functional.elu)
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__(alpha=alpha)
+
+
+class CELU(Options):
+    """`functional.celu`"""
+
+    function = staticmethod(functional.celu)
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__(alpha=alpha)
+
+
+class SELU(Options):
+    """`functional.selu`"""
+
+    function = staticmethod(functional.selu)
+
+
+class GELU(Options):
     """x times the normal distribution function at x, or its tanh approximation."""
 
+    function = staticmethod(functional.gelu)
+
     def __init__(self, approximate: Literal["none", "tanh"] = "none") -> None:
-        super().__init__()
-        self.approximate = approximate
-
-    def forward(self, x: Tensor) -> Tensor:
-        return api.gelu(x, approximate=self.approximate)
-
-    def extra_repr(self) -> str:
-        return f"approximate={self.approximate!r}"
+        super().__init__(approximate=approximate)
 
 
-class Softmax(Module):
+class SiLU(Options):
+    """x * sigmoid(x)"""
+
+    function = staticmethod(functional.silu)
+
+
+class Mish(Options):
+    """`functional.mish`"""
+
+    function = staticmethod(functional.mish)
+
+
+class Sigmoid(Options):
+    """1 / (1 + exp(-x))"""
+
+    function = staticmethod(functional.sigmoid)
+
+
+class LogSigmoid(Options):
+    """`functional.logsigmoid`"""
+
+    function = staticmethod(functional.logsigmoid)
+
+
+class Hardsigmoid(Options):
+    """`functional.hardsigmoid`"""
+
+    function = staticmethod(functional.hardsigmoid)
+
+
+class Tanh(Options):
+    """`functional.tanh`"""
+
+    function = staticmethod(functional.tanh)
+
+
+class Hardtanh(Options):
+    """`functional.hardtanh`"""
+
+    function = staticmethod(functional.hardtanh)
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
+        super().__init__(min_val=min_val, max_val=max_val)
+
+
+class Hardswish(Options):
+    """`functional.hardswish`"""
+
+    function = staticmethod(functional.hardswish)
+
+
+class Softplus(Options):
+    """`functional.softplus`"""
+
+    function = staticmethod(functional.softplus)
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
+        super().__init__(beta=beta, threshold=threshold)
+
+
+class Softsign(Options):
+    """`functional.softsign`"""
+
+    function = staticmethod(functional.softsign)
+
+
+class Tanhshrink(Options):
+    """`functional.tanhshrink`"""
+
+    function = staticmethod(functional.tanhshrink)
+
+
+class Softmax(Options):
     """exp(x) / sum(exp(x)) along `dim`."""
 
+    function = staticmethod(functional.softmax)
+
     def __init__(self, dim: int = -1) -> None:
-        super().__init__()
-        self.dim = dim
-
-    def forward(self, x: Tensor) -> Tensor:
-        return api.softmax(x, axis=self.dim)
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
+        super().__init__(dim=dim)
 
 
-class Flatten(Module):
-    """Axes `start_dim` to `end_dim` as one."""
+class Softmin(Options):
+    """`functional.softmin`"""
 
-    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
-        super().__init__()
-        self.start_dim = start_dim
-        self.end_dim = end_dim
+    function = staticmethod(functional.softmin)
 
-    def forward(self, x: Tensor) -> Tensor:
-        last = self.end_dim % x.ndim
-        return x.reshape((*x.shape[: self.start_dim], -1, *x.shape[last + 1 :]))
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__(dim=dim)
 
-    def extra_repr(self) -> str:
-        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+class LogSoftmax(Options):
+    """`functional.log_softmax`"""
+
+    function = staticmethod(functional.log_softmax)
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__(dim=dim)
+
+
+class GLU(Options):
+    """`functional.glu`"""
+
+    function = staticmethod(functional.glu)
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__(dim=dim)
