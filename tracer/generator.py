@@ -18,7 +18,7 @@ from treadle.ir.types import DType, int64, shape_text
 from treadle.tracer.cell import Cell
 from treadle.tracer.errors import located, located_errors
 from treadle.tracer.execute import apply, write
-from treadle.tracer.items import library_state
+from treadle.tracer.items import library_classes, library_state
 from treadle.tracer.modes import modes, no_grad
 from treadle.tracer.promote import constant
 from treadle.tracer.tensor import Tensor
@@ -101,6 +101,7 @@ def _scalar(number: int) -> Tensor:
 
 
 default_generator: Final = Generator()
+library_classes[Generator] = ("_seed", "_draws")
 # Where nothing else leads to the default generator, a trace finds its tensors here.
 library_state["treadle.default_generator.seed"] = default_generator._seed
 library_state["treadle.default_generator.draws"] = default_generator._draws

@@ -57,6 +57,8 @@ _VALUE_MODULES: Final = frozenset(
 library_generators: list[np.random.Generator] = []
 # Tensors that the library itself keeps, by name: state that no path of the user's leads to.
 library_state: dict[str, Tensor] = {}
+# Classes of the library whose objects hold state, with the attributes that are.
+library_classes: dict[type[Any], tuple[str, ...]] = {}
 
 
 @dataclass(frozen=True, slots=True)

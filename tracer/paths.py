@@ -45,6 +45,7 @@ from treadle.tracer.items import (
     is_jitted,
     is_plain,
     is_value,
+    library_classes,
     library_state,
     slot_names,
 )  # fmt: skip
@@ -141,6 +142,8 @@ class _Walk(CodeWalk):
             return self.set_(item, value, cls)
         if isinstance(value, _GENERATORS):
             self.tree.generators.append(value)
+        if cls in library_classes:
+            return self.parts(item, value, "object", *library_classes[cls])
         if is_user_class(cls):
             return self.instance(item, value, cls, self.reads(cls))
         return self.foreign_object(item, value, cls)
