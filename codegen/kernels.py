@@ -27,6 +27,7 @@ from treadle.codegen.loops import tile_bounds
 from treadle.codegen.plan import KernelPlan, TablePlan, region_of
 from treadle.codegen.plan_attention import AttentionPlan
 from treadle.codegen.plan_contract import ContractPlan
+from treadle.codegen.plan_control import ControlPlan
 from treadle.codegen.plan_fused import FusedPlan
 from treadle.codegen.plan_lines import LinesPlan
 from treadle.codegen.regions import Region
@@ -192,8 +193,12 @@ def _table(
 
 
 def operand_count(instr: Instr, plan: KernelPlan) -> int:
-    """How many addresses of operands and results a kernel's context holds."""
-    return 1 if isinstance(plan.body, TablePlan) else len(instr.args) + len(instr.results)
+    """How many addresses of operands and results a kernel's context holds; of a loop or branch also
+    that of its workspace."""
+    if isinstance(plan.body, TablePlan):
+        return 1
+    block = isinstance(plan.body, ControlPlan)
+    return len(instr.args) + len(instr.results) + block
 
 
 def table_columns(instr: Instr) -> int:

@@ -16,12 +16,14 @@ from typing import Any, cast
 from treadle.codegen.faults import can_fault
 from treadle.codegen.plan_attention import AttentionPlan, plan_attention
 from treadle.codegen.plan_contract import ContractPlan, Variant, plan_contract
+from treadle.codegen.plan_control import ControlPlan
 from treadle.codegen.plan_fused import FusedPlan, plan_fused, step_work
 from treadle.codegen.plan_lines import LinesPlan, plan_lines, works_by_lines
 from treadle.codegen.plan_stream import far_results, streamed_results
 from treadle.codegen.plan_tiles import GRAIN, tiles_for
 from treadle.codegen.regions import Region
 from treadle.codegen.target import Target
+from treadle.ir.control import is_control
 from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import CompileError
 from treadle.ir.graph import Function, Instr, Loc, walk
@@ -73,7 +75,7 @@ class TablePlan:
         return f"table of {self.count}, lengths {lengths}, {tiles}; {self.body}"
 
 
-Body = FusedPlan | TablePlan | ContractPlan | AttentionPlan | LinesPlan | SequentialPlan
+Body = FusedPlan | TablePlan | ContractPlan | AttentionPlan | LinesPlan | SequentialPlan | ControlPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +102,14 @@ class KernelPlan:
     @property
     def parallel(self) -> bool:
         """Whether more than one thread can be of use."""
+        if isinstance(self.body, ControlPlan):
+            return self.body.parallel
         return self.tiles > 1 or (isinstance(self.body, ContractPlan) and self.body.spread)
 
     @property
     def shared(self) -> int:
         """Bytes of workspace that the kernel uses for itself, whatever the threads."""
-        return self.body.shared if isinstance(self.body, ContractPlan) else 0
+        return self.body.shared if isinstance(self.body, (ContractPlan, ControlPlan)) else 0
 
     @property
     def scratch(self) -> int:
@@ -114,7 +118,8 @@ class KernelPlan:
             return self.body.own
         if isinstance(self.body, LinesPlan):
             return self.body.own
-        return self.body.scratch if isinstance(self.body, (FusedPlan, AttentionPlan)) else 0
+        with_scratch = (FusedPlan, AttentionPlan, ControlPlan)
+        return self.body.scratch if isinstance(self.body, with_scratch) else 0
 
     def __str__(self) -> str:
         where = f"  ; {', '.join(map(str, self.lines))}" if self.lines else ""
@@ -139,18 +144,25 @@ class Plan:
         return "\n".join([head, *map(str, self.kernels)]) + "\n"
 
 
-def plan_function(fn: Function, memory: MemoryPlan, target: Target) -> Plan:
+def plan_function(
+    fn: Function,
+    memory: MemoryPlan,
+    target: Target,
+    prefix: str = "",
+    tiles: set[Variant] | None = None,
+) -> Plan:
     """Decide how each instruction of a KERNELS-level function runs on `target`.
 
+    `prefix`: of the kernels' names, in a region; `tiles`: register tiles that the module has.
     Raises CompileError for an instruction that has no kernel.
     """
     kernels: list[KernelPlan] = []
-    kinds = _Kinds(fn, memory, target)
+    kinds = _Kinds(fn, memory, target, prefix, set() if tiles is None else tiles)
     for number, instr in enumerate(fn.instrs):
         if instr.op.name in _FREE:
             continue
         kind = kinds.of(instr)
-        name = f"k{len(kernels)}_{kind.hint}"
+        name = f"{prefix}k{len(kernels)}_{kind.hint}"
         body, code = kinds.plan(number, kind, name)
         kernels.append(KernelPlan(number, name, body, _lines(instr), code))
     scratch = max((-(-k.scratch // _ALIGN) * _ALIGN for k in kernels), default=0)
@@ -172,9 +184,11 @@ class _Kind:
 class _Kinds:
     """Plans each structure once: equal layers have equal kernels."""
 
-    def __init__(self, fn: Function, memory: MemoryPlan, target: Target) -> None:
+    def __init__(
+        self, fn: Function, memory: MemoryPlan, target: Target, prefix: str, tiles: set[Variant]
+    ) -> None:
         self.fn, self.memory, self.target = fn, memory, target
-        self.tiles: set[Variant] = set()
+        self.prefix, self.tiles = prefix, tiles
         self.found: dict[Hashable, _Kind] = {}
         self.read = {*fn.outputs, *(arg for instr in fn.instrs for arg in instr.args)}
 
@@ -182,9 +196,23 @@ class _Kinds:
         """What `instr` is one of."""
         key = structure(instr)
         if key not in self.found:
-            body = _plan_instr(instr, self.target, self.tiles)
+            if is_control(instr):
+                body: Body = self._control(instr)
+            else:
+                body = _plan_instr(instr, self.target, self.tiles)
             self.found[key] = _Kind(body, _hint(instr), can_fault(instr))
         return self.found[key]
+
+    def _control(self, instr: Instr) -> ControlPlan:
+        """Of a loop or branch: the plans of its regions."""
+        inner = self.memory.inner[instr]
+        start = f"{self.prefix}r{len(self.found)}"
+        plans = [
+            plan_function(region, memory, self.target, f"{start}b{n}_", self.tiles)
+            for n, (region, memory) in enumerate(zip(instr.regions, inner.plans, strict=True))
+        ]
+        times = cast(Any, instr.attrs).length if instr.op.name == "scan" else 1
+        return ControlPlan(instr.op.name, tuple(plans), inner, times)
 
     def plan(self, number: int, kind: _Kind, name: str) -> tuple[Body, str]:
         """Plan and code of the kernel `name` of the `number`-th instruction."""
