@@ -75,7 +75,7 @@ def _branches(
 def _branch(region: Function, wanted: Sequence[int], live: Sequence[int], instr: Instr) -> Function:
     """The region and its derivative: takes operands and cotangents, gives cotangents."""
     inner = Builder(f"{region.name}_back")
-    xs = [inner.param(p.value.type, p.path) for p in region.params]
+    xs = [inner.param(p.value.type, f"p{n}") for n, p in enumerate(region.params)]
     outs = inline(inner, region, xs, effects=False)
     cts = [inner.param(outs[n].type, f"ct {n}") for n in live]
     larger: Larger = []

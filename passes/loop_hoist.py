@@ -54,7 +54,7 @@ def hoist_invariants(draft: Draft, b: Builder) -> int:
 
 
 def _is_pure(instr: Instr) -> bool:
-    return not instr_must_run(instr)
+    return not (instr_must_run(instr) or instr.op.has(Trait.BARRIER))
 
 
 def _is_worth(instr: Instr) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Instr, Value
+from treadle.ir.op import Trait
 from treadle.ir.types import Shape
 
 Rule = Callable[[Builder, Instr, list[Value], list[bool], int], Value]
@@ -46,7 +47,7 @@ class Lift:
 
 def can_lift(instr: Instr, stacked: list[bool]) -> bool:
     """Is there a rule, where these operands have an axis of steps?"""
-    if len(instr.results) != 1 or instr.regions:
+    if len(instr.results) != 1 or instr.regions or instr.op.has(Trait.BARRIER):
         return False
     if instr.op.name == "matmul":
         return _can_matmul(instr, stacked)

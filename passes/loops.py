@@ -8,7 +8,11 @@
 
   loop_simplify  rows and carries that nobody reads go; what is the same in every step is a const
   loop_hoist     what consts determine, and products of a row with a const, run before the loop
+  loop_sink      products that a step gives as rows only run behind the loop
   loop_sums      a carry that adds up products is one product behind the loop
+
+It runs twice. Before autodiff products of rows leave, so that their derivatives are outside from
+the first; behind it, what autodiff has made.
 
 Loops inside of loops first, so that what leaves the inner one may leave the outer one. A `remat` is
 written out here, behind the last pass that would find what it computes again to be the same as what
@@ -19,13 +23,14 @@ them alive.
 from __future__ import annotations
 
 from treadle.ir.control import has_control, is_control
-from treadle.ir.graph import Function, Instr, Level, Value
+from treadle.ir.graph import Function, Instr, Level, Value, walk
 from treadle.passes import dce
 from treadle.passes.copier import Copier
 from treadle.passes.inline import inline
 from treadle.passes.loop_draft import Draft
 from treadle.passes.loop_hoist import hoist_invariants, hoist_products
 from treadle.passes.loop_simplify import simplify
+from treadle.passes.loop_sink import add_rows, sink_rows
 from treadle.passes.loop_sums import add_sums, take_sums
 from treadle.passes.manager import Pass, PassContext
 
@@ -36,6 +41,24 @@ def run(fn: Function, ctx: PassContext) -> Function:
         return fn
     done = _rewritten(dce.sweep(_without_remat(fn, ctx)), ctx)
     return dce.sweep(done)
+
+
+def run_early(fn: Function, ctx: PassContext) -> Function:
+    """`fn`, as the user wrote it, with lean loops."""
+    return _rewritten(_unmarked(fn), ctx) if has_control(fn) else fn
+
+
+def _unmarked(fn: Function, inside: bool = False) -> Function:
+    """`fn`, where `variable`s in loops and branches in which no derivative is taken are gone: they
+    mean nothing there, and would stand between an instruction and what it reads."""
+    copier = Copier(fn)
+    keep = not inside or any(i.op.name == "gradient" for i in walk(fn))
+    for instr in fn.instrs:
+        if instr.op.name == "variable" and not keep:
+            copier.replace(instr.result, copier.of(instr.args[0]))
+        else:
+            copier.keep(instr, [_unmarked(region, True) for region in instr.regions])
+    return copier.finish()
 
 
 def _without_remat(fn: Function, ctx: PassContext) -> Function:
@@ -61,7 +84,9 @@ def _rewritten(fn: Function, ctx: PassContext) -> Function:
             continue
         regions = [dce.sweep(_rewritten(region, ctx)) for region in instr.regions]
         current = copier.renewed(instr, regions)
-        if instr.op.name == "scan":
+        if instr.op.name == "remat":
+            copier.put(instr, current)
+        elif instr.op.name == "scan":
             _loop(copier, instr, current, used, ctx)
         else:
             _branch(copier, instr, current)
@@ -76,18 +101,21 @@ def _loop(copier: Copier, instr: Instr, current: Instr, used: set[Value], ctx: P
     invariant = hoist_invariants(draft, b)
     products = hoist_products(draft, b)
     simplify(draft, read, b)
+    sunk = sink_rows(draft)
     sums = take_sums(draft)
-    for count, what in (
-        (invariant, "instructions that are the same in every step"),
-        (products, "products of rows"),
-        (len(sums), "sums of products"),
+    for count, rule, what in (
+        (invariant, "hoist", "instructions that are the same in every step"),
+        (products, "hoist_products", "products of rows"),
+        (len(sunk), "sink", "products that are rows"),
+        (len(sums), "sum", "sums of products"),
     ):
         if count:
-            ctx.fired("hoist", instr.loc, f"{count} {what}")
+            ctx.fired(rule, instr.loc, f"{count} {what}")
     if not draft.changed:
         copier.put(instr, current)
         return
     draft.finish(b)
+    add_rows(draft, sunk, b)
     add_sums(draft, sums, b)
     for old, new in zip(instr.results, current.results, strict=True):
         found = _final(draft, new)
@@ -123,4 +151,5 @@ def _branch(copier: Copier, instr: Instr, current: Instr) -> None:
     copier.put(instr, Instr(instr.op, operands, instr.attrs, types, instr.loc, regions))
 
 
+EARLY = Pass("early_loops", run_early, requires=Level.TRACED, ensures=Level.TRACED)
 PASS = Pass("loops", run, requires=Level.CORE, ensures=Level.CORE)

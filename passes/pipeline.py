@@ -11,6 +11,7 @@ from treadle.passes import (
     expand,
     fold,
     fuse,
+    lookups,
     loops,
     prints,
     stabilize,
@@ -22,6 +23,8 @@ PIPELINE: tuple[Pass, ...] = (
     cse.EARLY,  # a hand-written softmax says exp(x) twice; its pattern needs one value
     stabilize.PASS,  # before autodiff: afterwards the backward pass is not finite any more
     attention.RECOGNIZE,  # behind stabilize, which makes the softmax; before its gradient is made
+    loops.EARLY,  # before autodiff: the derivative of what leaves a loop is outside of it as well
+    lookups.PASS,  # behind early_loops, which brings the products out; before autodiff, as these
     autodiff.PASS,  # on whole composites: their own derivatives are shorter and more exact
     updates.PASS,  # equal updates of parameters are one region from here to fusion
     attention.CLAIM,  # before expand, which would write the matrix of scores out
