@@ -35,7 +35,8 @@ def first_taps(a: Any, sizes: Sequence[int], counts: Sequence[int]) -> Array:
 
 def along(a: Any, x: Array, rank: int) -> Array:
     """An array over the spatial axes alone, made to broadcast along the others."""
-    return x.reshape(with_sizes(a.axes, (1,) * rank, x.shape))
+    shape: Any = with_sizes(a.axes, (1,) * rank, x.shape)
+    return np.reshape(x, shape)
 
 
 def _all_taps(a: Any) -> list[tuple[int, ...]]:
@@ -43,7 +44,7 @@ def _all_taps(a: Any) -> list[tuple[int, ...]]:
 
 
 def _unrolled(a: Any) -> bool:
-    return prod(a.kernel) <= _UNROLLED
+    return bool(prod(a.kernel) <= _UNROLLED)
 
 
 def _pad_around(o: Ops[Any], a: Any, x: Any, value: float) -> Any:

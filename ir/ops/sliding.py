@@ -176,11 +176,11 @@ def _ref_to(a: ToWindowsAttrs, x: Array) -> Array:
 def _ref_from(a: FromWindowsAttrs, y: Array) -> Array:
     rank, size = len(a.kernel), int_sizes(a.size, "from_windows's size")
     shape = y.shape[rank:]
-    whole = with_sizes(a.axes, shape, size)
+    whole = int_sizes(with_sizes(a.axes, shape, size), "from_windows's shape")
     wide = padded(a, np.zeros((*meetings(a), *whole), y.dtype), 0, rank)
     for tap in np.ndindex(*a.kernel):
         wide[_turn(a, tap)][under_tap(a, tap, shape)] = y[tap]
-    return wide[(..., *inside(a, size, len(shape)))].copy()
+    return np.array(wide[(slice(None),) * rank + inside(a, size, len(shape))])
 
 
 # --- lowering ----------------------------------------------------------------------------------

@@ -43,6 +43,13 @@ from treadle.nn.functional.losses import (
     mse_loss,
     smooth_l1_loss,
 )
+from treadle.nn.functional.normalization import (
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+)
 from treadle.nn.functional.pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -61,15 +68,6 @@ __all__ = [
     "adaptive_max_pool2d",
     "avg_pool1d",
     "avg_pool2d",
-from treadle.nn.functional.normalization import (
-    batch_norm,
-    group_norm,
-    instance_norm,
-    layer_norm,
-    rms_norm,
-)
-
-__all__ = [
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
@@ -83,17 +81,18 @@ __all__ = [
     "cross_entropy",
     "dropout",
     "elu",
+    "embedding",
     "gelu",
     "glu",
+    "group_norm",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
-    "embedding",
-    "group_norm",
     "huber_loss",
     "instance_norm",
     "kl_div",
     "l1_loss",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "log_softmax",
@@ -107,9 +106,6 @@ __all__ = [
     "prelu",
     "relu",
     "relu6",
-    "layer_norm",
-    "mse_loss",
-    "nll_loss",
     "rms_norm",
     "scaled_dot_product_attention",
     "selu",
