@@ -7,7 +7,7 @@ import math
 from treadle.ir.errors import DTypeError, ShapeError
 from treadle.ir.types import float32, shape_text
 from treadle.nn import init
-from treadle.nn.module import Module
+from treadle.nn.deferred import Deferred
 from treadle.nn.parameter import Parameter
 from treadle.tracer import api
 from treadle.tracer.errors import located
@@ -15,29 +15,43 @@ from treadle.tracer.promote import as_tensor
 from treadle.tracer.tensor import Tensor
 
 
-class Linear(Module):
+class Linear(Deferred):
     """y = x W^T + b for x [..., in_features]; W [out_features, in_features], b [out_features].
 
-    Both start evenly in +-1/sqrt(in_features), as PyTorch's do (kaiming_uniform_ with a = sqrt(5)).
+    `in_features` None is taken from the first input. Both start evenly in +-1/sqrt(in_features), as
+    PyTorch's do (kaiming_uniform_ with a = sqrt(5)).
     """
 
     weight: Parameter
     bias: Parameter | None
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, dtype: object = None
+        self, in_features: int | None, out_features: int, bias: bool = True, dtype: object = None
     ) -> None:
         super().__init__()
-        for name, size in (("in_features", in_features), ("out_features", out_features)):
+        sizes = {"in_features": in_features, "out_features": out_features}
+        for name, size in sizes.items():
+            if name == "in_features" and size is None:
+                continue
             if not isinstance(size, int) or isinstance(size, bool) or size < 0:
                 raise located(ShapeError(f"{name} must be a size, found {size!r:.60}"))
-        self.in_features = in_features
-        self.out_features = out_features
         if not isinstance(bias, bool):
             raise located(DTypeError(f"bias must be a bool, found {bias!r:.60}"))
-        kind = float32 if dtype is None else dtype
-        self.weight = Parameter(api.zeros((out_features, in_features), dtype=kind))
-        self.bias = Parameter(api.zeros(out_features, dtype=kind)) if bias else None
+        self.in_features = in_features
+        self.out_features = out_features
+        self.has_bias = bias
+        self._dtype = float32 if dtype is None else dtype
+        if in_features is None:
+            self.wait()
+        else:
+            self.settle(in_features)
+
+    def settle(self, size: int) -> None:
+        """Make the parameters for inputs of `size` features."""
+        self.in_features = size
+        self.weight = Parameter(api.zeros((self.out_features, size), dtype=self._dtype))
+        bias = Parameter(api.zeros(self.out_features, dtype=self._dtype)) if self.has_bias else None
+        self.bias = bias
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -50,6 +64,8 @@ class Linear(Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in_features] to [..., out_features]; raises ShapeError for another last size."""
         x = as_tensor(x)
+        if self.waits and x.ndim:
+            self.settle_by(x.shape[-1])
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise located(
                 ShapeError(
@@ -62,5 +78,12 @@ class Linear(Module):
     def extra_repr(self) -> str:
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias is not None}"
+            f"bias={self.has_bias}"
         )
+
+
+class LazyLinear(Linear):
+    """`Linear` that takes its input size from the first input."""
+
+    def __init__(self, out_features: int, bias: bool = True, dtype: object = None) -> None:
+        super().__init__(None, out_features, bias, dtype)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 from treadle.ir.errors import DTypeError, ShapeError, TreadleError
-from treadle.ir.types import shape_text
+from treadle.ir.types import DType, dtype_of, float32, float64, shape_text
 from treadle.nn.parameter import Parameter
 from treadle.tracer import api
+from treadle.tracer.errors import located
 from treadle.tracer.modes import no_grad
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.traceback import leaving, open_constructor
@@ -119,10 +120,14 @@ class Module:
     def _named(self, kind: type[Any], prefix: str, recurse: bool) -> Iterator[tuple[str, Any]]:
         seen: set[int] = set()
         for path, module in self.named_modules(prefix) if recurse else [(prefix, self)]:
+            module._check_complete(path)
             for name, value in module._members(kind):
                 if id(value) not in seen:
                     seen.add(id(value))
                     yield _join(path, name), value
+
+    def _check_complete(self, path: str) -> None:
+        """Raises TreadleError where the parameters of this module at `path` are not made yet."""
 
     # --- modes and gradients -----------------------------------------------------------------
 
@@ -152,12 +157,40 @@ class Module:
             fn(module)
         return self
 
+    def to(self, dtype: object) -> Self:
+        """Parameters and buffers of float dtypes in `dtype`, here and below; a shared one stays
+        shared. They are new tensors: make the optimiser afterwards. Raises DTypeError for a dtype
+        that is not float."""
+        kind = dtype_of(dtype)
+        if not kind.is_float:
+            raise located(DTypeError(f"a module's dtype is a float, found {kind.name}"))
+        made: dict[int, Tensor] = {}
+        for path, module in self.named_modules():
+            module._check_complete(path)
+            for name, value in list(module.__dict__.items()):
+                is_state = isinstance(value, Parameter) or name in module._buffer_names
+                if not is_state or value is None or not value.dtype.is_float:
+                    continue
+                if id(value) not in made:
+                    made[id(value)] = _cast(value, kind)
+                module.__dict__[name] = made[id(value)]
+        return self
+
+    def double(self) -> Self:
+        """`to(float64)`"""
+        return self.to(float64)
+
+    def float(self) -> Self:
+        """`to(float32)`"""
+        return self.to(float32)
+
     # --- saving and loading ------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Tensor]:
         """Parameters and buffers by path, sharing storage; a shared one under each of its paths."""
         state: dict[str, Tensor] = {}
         for path, module in self._all_paths():
+            module._check_complete(path)
             for name, value in module.__dict__.items():
                 if isinstance(value, Parameter) or (
                     name in module._buffer_names and value is not None
@@ -228,6 +261,12 @@ def clear_grad(param: Tensor, set_to_none: bool) -> None:
         param.grad = None  # not read before: a jitted step would come to depend on what it was
     elif param.grad is not None:
         param.grad = api.zeros_like(param)
+
+
+def _cast(value: Tensor, dtype: DType) -> Tensor:
+    with no_grad():
+        cast = value.detach().astype(dtype)
+    return Parameter(cast, value.requires_grad) if isinstance(value, Parameter) else cast
 
 
 def _join(path: str, name: str) -> str:
