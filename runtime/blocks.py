@@ -69,15 +69,30 @@ class Blocks:
         self._bytes = sum(block.nbytes for block in self._free)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """An uninitialised array; its data are aligned to 64 bytes where it is large."""
+        """An uninitialised array; its data are aligned to 64 bytes where it is large.
+
+        Raises MemoryError, which tells the shape and the size.
+        """
         count = 1
         for size in shape:
             count *= size
         nbytes = count * dtype.itemsize
-        if nbytes < LARGE:
-            return np.empty(shape, dtype)
-        owner = _Owner(self._block(_rounded(nbytes)), self)
+        try:
+            if nbytes < LARGE:
+                return np.empty(shape, dtype)
+            owner = _Owner(self._block(nbytes), self)
+        except MemoryError:
+            raise _shortage(f"a result of shape {shape} and dtype {dtype}", nbytes) from None
         return np.asarray(owner)[:nbytes].view(dtype).reshape(shape)
+
+    def workspace(self, nbytes: int) -> Array:
+        """An uninitialised block for what a call needs besides its operands and results. It does
+        not come back here. Raises MemoryError, which tells the size."""
+        try:
+            return self._fresh(nbytes, nbytes)
+        except MemoryError:
+            what = "what a call needs besides its operands and results"
+            raise _shortage(what, nbytes) from None
 
     def take_back(self, block: Array) -> None:
         """Keep a block that no array looks into any more."""
@@ -89,9 +104,10 @@ class Blocks:
         self._settle()
         return self._bytes
 
-    def _block(self, nbytes: int) -> Array:
-        """The block of that size that was used last, or a fresh one."""
+    def _block(self, least: int) -> Array:
+        """The block of about that size that was used last, or a fresh one."""
         found = None
+        nbytes = _rounded(least)
         with self._lock:
             for place in range(len(self._free) - 1, -1, -1):
                 if self._free[place].nbytes == nbytes:
@@ -99,7 +115,23 @@ class Blocks:
                     self._bytes -= nbytes
                     break
         self._settle()
-        return aligned_block(nbytes) if found is None else found
+        return self._fresh(nbytes, least) if found is None else found
+
+    def _fresh(self, nbytes: int, least: int) -> Array:
+        """A block that is not from the free list; where the system has no memory any more, what
+        waits in that list is given back first. Raises MemoryError."""
+        try:
+            return aligned_block(nbytes)
+        except MemoryError:
+            self.give_back()
+        return aligned_block(least)
+
+    def give_back(self) -> None:
+        """Give everything that waits here back to the system."""
+        self._settle()
+        with self._lock:
+            self._free.clear()
+            self._bytes = 0
 
     def _settle(self) -> None:
         """Put in order what has come back; to be called whenever the lock has been released."""
@@ -113,6 +145,11 @@ class Blocks:
                     self._bytes -= self._free.pop(0).nbytes
             finally:
                 self._lock.release()
+
+
+def _shortage(what: str, nbytes: int) -> MemoryError:
+    size = f"{nbytes / (1 << 20):,.1f} MiB" if nbytes >= 1 << 20 else f"{nbytes:,} bytes"
+    return MemoryError(f"there is no memory for {what}: {size}")
 
 
 def _rounded(nbytes: int) -> int:

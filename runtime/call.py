@@ -54,7 +54,10 @@ class CallPath:
 
     def connect(self, calls: Sequence[Any]) -> tuple[Dispatcher, Direct] | None:
         """See `treadle.tracer.backend.CallPath.connect`."""
-        code = _code()
+        try:
+            code = _code()
+        except MemoryError:  # for its compilation: calls go through Python
+            return None
         if code is None:
             return None
         dispatcher = Dispatcher(tuple(calls))

@@ -25,7 +25,7 @@ from treadle.codegen.call_table import (
     Result,
     Word,
 )  # fmt: skip
-from treadle.runtime.blocks import LARGE, aligned_block, blocks
+from treadle.runtime.blocks import LARGE, blocks
 from treadle.runtime.call_guard import GuardRecords, guard_records
 from treadle.runtime.call_layout import NotFound, objects, offset_of
 from treadle.runtime.call_words import Words
@@ -92,7 +92,7 @@ class Call:
         count = (self._threads or get_num_threads()) if interface.parallel else 1
         nbytes = interface.workspace + count * interface.scratch
         if self._block is None or self._block.nbytes < nbytes:
-            self._block = aligned_block(nbytes)
+            self._block = blocks.workspace(nbytes)
         last = (self[Word.BUFFERS] - int(self.table.ctypes.data)) // 8
         last += interface.params + len(executable.results)
         last += len(executable.constant_pointers)

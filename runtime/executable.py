@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treadle.ir.lazily import lazily
-from treadle.runtime.blocks import aligned_block, blocks
+from treadle.runtime.blocks import blocks
 from treadle.runtime.interface import Interface
 from treadle.runtime.native import NativeCode
 from treadle.runtime.outcome import failure, show
@@ -136,8 +136,8 @@ class NativeExecutable:
         try:
             block = self._blocks.pop()  # atomic; a lock could be left taken by an interrupt
         except IndexError:
-            return aligned_block(nbytes)
-        return block if block.nbytes >= nbytes else aligned_block(nbytes)
+            return blocks.workspace(nbytes)
+        return block if block.nbytes >= nbytes else blocks.workspace(nbytes)
 
     def _call(
         self,

@@ -22,6 +22,7 @@ from treadle.codegen.target import Target
 from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import CompileError
 from treadle.ir.forking import fork_waits_for, no_fork
+from treadle.runtime.room import make_sure_of_room
 
 _LOCK: Final = no_fork  # the child of a fork finds LLVM at rest
 _NAMES: Final = count()
@@ -171,6 +172,7 @@ def compile_object(ir: str, target: Target) -> tuple[bytes, float, float]:
 def _compile(ir: str, target: Target) -> tuple[bytes, float, float]:
     """A function of its own, so that the module is gone before the lock is."""
     start = perf_counter()
+    make_sure_of_room(len(ir))
     machine = _machine(target)
     module = _parse(ir, machine)
     parsed = perf_counter()
@@ -194,6 +196,7 @@ def load_object(
 
     with compiling():
         start = perf_counter()
+        make_sure_of_room(len(code))
         name = f"treadle{next(_NAMES)}"
         try:
             jit = llvm.create_lljit_compiler(_machine(target))

@@ -3,6 +3,7 @@ hangs; quick ones say nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Iterator
@@ -33,7 +34,8 @@ def progress(fn: Function) -> Iterator[None]:
     started = perf_counter()
     timer = threading.Timer(PATIENCE, tell)
     timer.daemon = True
-    timer.start()
+    with contextlib.suppress(RuntimeError):  # no thread to be had: nothing is told
+        timer.start()
     try:
         yield
     finally:
