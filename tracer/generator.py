@@ -83,11 +83,13 @@ class Generator:
 
 
 def seed_number(seed: object) -> int:
-    """A seed as an int64, its 64 bits. Raises ArgumentError for what is no int of 64 bits."""
+    """A seed as an int64 of the same bits. Raises ArgumentError for what is no such int."""
     is_int = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
-    if not is_int or not -(2**63) <= int(seed) < 2**64:  # type: ignore[call-overload]
+    if not is_int or not 0 <= int(seed) < 2**64:  # type: ignore[call-overload]
         raise located(
-            ArgumentError(f"a seed must be an int of at most 64 bits, found {seed!r:.60}")
+            ArgumentError(
+                f"a seed must be an int that is at least 0 and below 2**64, found {seed!r:.60}"
+            )
         )
     number = int(seed)  # type: ignore[call-overload]
     return number - 2**64 if number >= 2**63 else number

@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 
 from treadle.ir.errors import ArgumentError, DTypeError, ShapeError
+from treadle.ir.regions import broadcasts_to
 from treadle.ir.types import (
     DType,
-    broadcast_shapes,
     dtype_of,
     float32,
     float64,
@@ -75,15 +75,20 @@ def as_real(x: Any, dtype: DType) -> Tensor:
     return found if found.dtype == dtype and not found.weak else apply("cast", found, dtype=dtype)
 
 
-def _fits(shape: tuple[int, ...], *operands: object) -> tuple[int, ...]:
+def _fits(shape: tuple[int, ...], **operands: object) -> tuple[int, ...]:
     """`shape`, to which tensors among the operands must broadcast. Raises ShapeError."""
-    for x in operands:
-        if isinstance(x, (Tensor, np.ndarray)) and broadcast_shapes(shape, x.shape) != shape:
-            raise ShapeError(
-                f"shape {shape_text(tuple(x.shape))} does not broadcast to the result's shape "
-                f"{shape_text(shape)}"
-            )
+    for name, x in operands.items():
+        if isinstance(x, (Tensor, np.ndarray)):
+            _check_broadcast(name, tuple(x.shape), shape)
     return shape
+
+
+def _check_broadcast(name: str, own: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    if not broadcasts_to(own, shape):
+        raise ShapeError(
+            f"{name}, of shape {shape_text(own)}, does not broadcast to the result's shape "
+            f"{shape_text(shape)}"
+        )
 
 
 # --- floats ------------------------------------------------------------------------------------
@@ -103,7 +108,7 @@ def uniform(
 
     Raises ArgumentError unless low < high and both are finite, ShapeError for a negative size.
     """
-    kind, sizes = float_dtype(dtype), _fits(sizes_of(shape), low, high)
+    kind, sizes = float_dtype(dtype), _fits(sizes_of(shape), low=low, high=high)
     checked_bounds(low, high)
     found = drawn(key, "random_uniform", sizes, kind)
     if number_of(low) == 0 and number_of(high) == 1:
@@ -131,7 +136,7 @@ def normal(
 
     Raises ArgumentError for a negative `std`, ShapeError for a negative size.
     """
-    kind, sizes = float_dtype(dtype), _fits(sizes_of(shape), mean, std)
+    kind, sizes = float_dtype(dtype), _fits(sizes_of(shape), mean=mean, std=std)
     deviation, middle = number_of(std), number_of(mean)
     if deviation is not None and not deviation >= 0:
         raise ArgumentError(f"std must be at least 0, found {std!r}")
@@ -156,7 +161,7 @@ def truncated_normal(
     Beyond 8 standard deviations the bounds' probabilities round to 0 or 1. Raises ArgumentError
     unless lower < upper, ShapeError for a negative size.
     """
-    kind, sizes = float_dtype(dtype), _fits(sizes_of(shape), lower, upper)
+    kind, sizes = float_dtype(dtype), _fits(sizes_of(shape), lower=lower, upper=upper)
     a, b = number_of(lower), number_of(upper)
     if a is not None and b is not None and not a < b:
         raise ArgumentError(f"lower must be below upper, found {lower!r} and {upper!r}")
@@ -190,7 +195,7 @@ def bernoulli(key: Source, p: Operand = 0.5, shape: SizeLike | None = None) -> T
     checked_probability(p)
     chance = as_real(p, float32) if number_of(p) is not None else as_operand(p)
     kind = float64 if chance.dtype == float64 and not chance.weak else float32
-    sizes = chance.shape if shape is None else _fits(sizes_of(shape), chance)
+    sizes = chance.shape if shape is None else _fits(sizes_of(shape), p=chance)
     return api.less(drawn(key, "random_uniform", sizes, kind), as_real(chance, kind))
 
 
@@ -281,11 +286,7 @@ def categorical(
     given = api.moveaxis(given, axis_of(given, axis), -1)
     batch = given.shape[:-1]
     sizes = batch if shape is None else sizes_of(shape)
-    if broadcast_shapes(sizes, batch) != sizes:
-        raise ShapeError(
-            f"the logits' shape {shape_text(batch)}, without the axis, does not broadcast to "
-            f"{shape_text(sizes)}"
-        )
+    _check_broadcast("logits without their axis", tuple(batch), sizes)
     noise = gumbel(key, (*sizes, given.shape[-1]), dtype=given.dtype)
     return api.argmax(api.add(given, noise), axis=-1)
 
