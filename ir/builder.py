@@ -8,8 +8,8 @@ the other operand's dtype.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
@@ -202,6 +202,21 @@ class Ops(Generic[H]):
         return self.reshape(summed, shape)
 
 
+class _At:
+    """See `Builder.at`: a class, for it takes half the time that a generator does."""
+
+    __slots__ = ("_before", "_builder", "_loc")
+
+    def __init__(self, builder: Builder, loc: Loc | None) -> None:
+        self._builder, self._loc = builder, loc
+
+    def __enter__(self) -> None:
+        self._before, self._builder.loc = self._builder.loc, self._loc
+
+    def __exit__(self, *raised: object) -> None:
+        self._builder.loc = self._before
+
+
 class Builder(Ops[Value]):
     """Collects the instructions of one Function."""
 
@@ -221,14 +236,9 @@ class Builder(Ops[Value]):
         """The parameters so far."""
         return self._params
 
-    @contextmanager
-    def at(self, loc: Loc | None) -> Iterator[None]:
+    def at(self, loc: Loc | None) -> AbstractContextManager[None]:
         """Instructions emitted inside carry `loc`."""
-        before, self.loc = self.loc, loc
-        try:
-            yield
-        finally:
-            self.loc = before
+        return _At(self, loc)
 
     def type_of(self, x: Value) -> TensorType:
         return x.type
@@ -279,7 +289,7 @@ class Builder(Ops[Value]):
 
         The new arguments must have the types of the old: the type rule is not run again.
         """
-        if all(new is old for new, old in zip(args, instr.args, strict=True)):
+        if tuple(args) == instr.args:  # values are equal only to themselves
             return self.append(instr)
         types = [r.type for r in instr.results]
         copy = Instr(instr.op, args, instr.attrs, types, instr.loc, instr.regions)

@@ -100,13 +100,17 @@ def instr_can_fail(instr: Instr) -> bool:
     """Can a run of `instr` record a fault, in itself or in what its regions hold?"""
     if can_fail(instr.op, instr.attrs):
         return True
+    if not instr.regions:
+        return False
     return any(can_fail(i.op, i.attrs) for region in instr.regions for i in walk(region))
 
 
 def has_effect(instr: Instr) -> bool:
     """Is `instr` kept for an effect, of itself or of what its regions hold?"""
-    if instr.op.has(Trait.EFFECT):
+    if Trait.EFFECT in instr.op.traits:
         return True
+    if not instr.regions:
+        return False
     return any(i.op.has(Trait.EFFECT) for region in instr.regions for i in walk(region))
 
 
@@ -114,6 +118,8 @@ def instr_must_run(instr: Instr) -> bool:
     """As `must_run`, for an instruction with what its regions hold."""
     if must_run(instr.op, instr.attrs):
         return True
+    if not instr.regions:
+        return False
     return any(must_run(i.op, i.attrs) for region in instr.regions for i in walk(region))
 
 

@@ -73,7 +73,11 @@ class Instr:
         self.attrs = attrs
         self.loc = loc
         self.regions = tuple(regions)
-        self.results = tuple(Value(t, self, i) for i, t in enumerate(types))
+        # Most instructions have one result, and passes make very many.
+        if len(types) == 1:
+            self.results: tuple[Value, ...] = (Value(types[0], self),)
+        else:
+            self.results = tuple([Value(t, self, i) for i, t in enumerate(types)])
 
     @property
     def result(self) -> Value:
@@ -122,11 +126,11 @@ class Function:
 
     @property
     def inputs(self) -> tuple[Value, ...]:
-        return tuple(p.value for p in self.params)
+        return tuple([p.value for p in self.params])
 
     @property
     def outputs(self) -> tuple[Value, ...]:
-        return tuple(r.value for r in self.results)
+        return tuple([r.value for r in self.results])
 
     def __str__(self) -> str:
         from treadle.ir.printer import print_function  # the printer needs this module
@@ -142,7 +146,10 @@ def uses(fn: Function) -> dict[Value, list[Instr]]:
     table: dict[Value, list[Instr]] = {}
     for instr in fn.instrs:
         for arg in instr.args:
-            table.setdefault(arg, []).append(instr)
+            if arg in table:
+                table[arg].append(instr)
+            else:
+                table[arg] = [instr]
     return table
 
 
@@ -150,9 +157,10 @@ def walk(fn: Function) -> Iterator[Instr]:
     """All instructions, those of nested regions after the one that holds them. Iterative."""
     stack = [iter(fn.instrs)]
     while stack:
-        instr = next(stack[-1], None)
-        if instr is None:
+        for instr in stack[-1]:
+            yield instr
+            if instr.regions:
+                stack.extend(iter(region.instrs) for region in reversed(instr.regions))
+                break
+        else:
             stack.pop()
-            continue
-        yield instr
-        stack.extend(iter(region.instrs) for region in reversed(instr.regions))

@@ -24,6 +24,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import field, fields
 from enum import Enum
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -161,8 +162,7 @@ class OpDef:
     def __repr__(self) -> str:
         return f"<op {self.name}: {self.maths}>"
 
-    def __hash__(self) -> int:
-        return hash(self.name)
+    __hash__ = object.__hash__
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -238,15 +238,21 @@ def all_ops() -> tuple[OpDef, ...]:
 
 def can_fail(op: OpDef, attrs: Attrs) -> bool:
     """Whether a run of this op can record a fault. (An unchecked gather clamps instead.)"""
-    return op.has(Trait.CAN_FAULT) and bool(getattr(attrs, "checked", True))
+    return Trait.CAN_FAULT in op.traits and bool(getattr(attrs, "checked", True))
 
 
 def must_run(op: OpDef, attrs: Attrs) -> bool:
     """Whether the op is kept even if its results are unused: it prints, or the caller must learn
     of its fault. Derivative rules make no op that can fail, so such an op is the user's."""
-    return op.has(Trait.EFFECT) or can_fail(op, attrs)
+    return Trait.EFFECT in op.traits or can_fail(op, attrs)
 
 
 def attr_items(attrs: Attrs) -> tuple[tuple[str, Any], ...]:
     """Names and values of the attributes, in the order of their definition."""
-    return tuple((f.name, getattr(attrs, f.name)) for f in fields(attrs))
+    return tuple([(name, getattr(attrs, name)) for name in _names(type(attrs))])
+
+
+@cache
+def _names(attrs: type[Any]) -> tuple[str, ...]:
+    """The fields of a class of attributes; `fields` looks for them anew each time."""
+    return tuple(f.name for f in fields(attrs))

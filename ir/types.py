@@ -250,7 +250,7 @@ class TensorType:
 
     @lazily
     def _hash(self) -> int:
-        return hash((self.dtype, self.shape))
+        return hash((self.dtype, tuple(self.shape)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TensorType, (self.dtype, self.shape)  # a hash is of this process

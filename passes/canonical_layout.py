@@ -146,6 +146,8 @@ def permute_in_order(b: Builder, i: Instr) -> Value | None:
 
 def broadcast_inside(b: Builder, i: Instr) -> Value | None:
     """op(broadcast(x), y) = op(x, y) where y has the shape; op(broadcast(x)) = broadcast(op(x))"""
+    if all(made_by(a, "broadcast_to", "reshape") is None for a in i.args):
+        return None
     shape = i.result.type.shape
     bare = [_without_added_ones(_without_broadcast(a)) for a in i.args]
     if _changed(bare, i.args) and broadcast_shapes(*(a.type.shape for a in bare)) == shape:

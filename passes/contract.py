@@ -17,6 +17,7 @@ result, `n` in the right one and the result, `k` summed; further ones of a role 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from string import ascii_letters
 from typing import Any
 
@@ -112,8 +113,8 @@ def _contract(b: Builder, matmul: Instr, left: Term, right: Term, tail: Sequence
     sizes: dict[str, Size] = {}
     for term in (left, right):
         sizes.update(zip(term.labels, term.value.type.shape, strict=True))
-    runs = _runs((left.labels, right.labels, out))
-    letters = _letters(runs, left.labels, right.labels, out)
+    runs = _runs((left.labels, right.labels, out))  # equal layers ask the same
+    letters = _letters(left.labels, right.labels, out)
     terms = [_merged(b, t, runs, sizes) for t in (left, right)]
     spec = f"{_spelled(left.labels, letters)},{_spelled(right.labels, letters)}"
     value = b.call("contract", *terms, spec=f"{spec}->{_spelled(out, letters)}")
@@ -187,7 +188,8 @@ def _result_labels(matmul: Instr, tail: Sequence[Instr]) -> tuple[str, ...]:
 # --- letters ---------------------------------------------------------------------------------
 
 
-def _runs(terms: Sequence[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+@lru_cache(maxsize=256)
+def _runs(terms: tuple[tuple[str, ...], ...]) -> Mapping[str, tuple[str, ...]]:
     """For each label the run that it belongs to: labels that stand side by side, in one order,
     in every term that has one of them."""
     after: dict[str, set[str | None]] = {}
@@ -213,13 +215,12 @@ def _runs(terms: Sequence[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     return runs
 
 
+@lru_cache(maxsize=256)
 def _letters(
-    runs: Mapping[str, tuple[str, ...]],
-    left: tuple[str, ...],
-    right: tuple[str, ...],
-    out: tuple[str, ...],
-) -> dict[str, str]:
+    left: tuple[str, ...], right: tuple[str, ...], out: tuple[str, ...]
+) -> Mapping[str, str]:
     """A letter for the first label of each run, named after the run's role."""
+    runs = _runs((left, right, out))
     letters: dict[str, str] = {}
     for label in (*out, *left, *right):
         head = runs[label][0]

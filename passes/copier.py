@@ -21,6 +21,8 @@ class Copier:
         for param in fn.params:
             self.builder.keep_param(param)
         self._new: dict[Value, Value] = {}
+        self._moved = self._new.keys()
+        self._append = self.builder.append
         self._changed = False
 
     def of(self, value: Value) -> Value:
@@ -30,25 +32,31 @@ class Copier:
     def renewed(self, instr: Instr, regions: Sequence[Function] = ()) -> Instr:
         """`instr` with operands (and regions, where it has some) of the new Function, not
         appended yet."""
-        new = self._new
-        args = tuple([new.get(a, a) for a in instr.args]) if new else instr.args
         inner = tuple(regions) if regions else instr.regions
-        # Values and Functions are equal only to themselves, so this compares identities.
-        if args == instr.args and inner == instr.regions:
+        # Functions are equal only to themselves, so this compares identities.
+        if self._moved.isdisjoint(instr.args) and inner == instr.regions:
             return instr
+        new = self._new
+        args = [new.get(a, a) for a in instr.args]
         types = [r.type for r in instr.results]
         return Instr(instr.op, args, instr.attrs, types, instr.loc, inner)
 
     def keep(self, instr: Instr, regions: Sequence[Function] = ()) -> Instr:
         """Append `instr` as `renewed` makes it."""
+        if not regions and self._moved.isdisjoint(instr.args):
+            self._append(instr)
+            return instr
         return self.put(instr, self.renewed(instr, regions))
 
     def put(self, instr: Instr, renewed: Instr) -> Instr:
         """Append `renewed`, which stands for `instr`."""
-        self.builder.append(renewed)
+        self._append(renewed)
         if renewed is not instr:
             self._changed = True
-            self._new.update(zip(instr.results, renewed.results, strict=True))
+            if len(instr.results) == 1:
+                self._new[instr.results[0]] = renewed.results[0]
+            else:
+                self._new.update(zip(instr.results, renewed.results, strict=True))
         return renewed
 
     def replace(self, old: Value, new: Value) -> None:
@@ -61,7 +69,7 @@ class Copier:
         """Values of the new Function have become others."""
         self._changed = True
         new = {old: known.get(value, value) for old, value in self._new.items()}
-        self._new = {**known, **new}
+        self._new.update({**known, **new})
 
     def leave_out(self) -> None:
         """An instruction was not kept and nobody needs its results."""

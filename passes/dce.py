@@ -69,8 +69,7 @@ def _leading_to(fn: Function, roots: Sequence[Instr]) -> set[Instr]:
     needed: set[Value] = set(fn.outputs)
     live: set[Instr] = set(roots)
     for instr in reversed(fn.instrs):
-        kept = instr in live or has_effect(instr)
-        if kept or not needed.isdisjoint(instr.results):
+        if not needed.isdisjoint(instr.results) or instr in live or has_effect(instr):
             live.add(instr)
             needed.update(instr.args)
     return live

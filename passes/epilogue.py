@@ -62,6 +62,7 @@ class _Walk:
 
     def __init__(self, fn: Function, ctx: PassContext) -> None:
         self.fn, self.ctx = fn, ctx
+        self.outputs = set(fn.outputs)
         self.index = {r: n for n, i in enumerate(fn.instrs) for r in i.results}
         self.place = dict(self.index)  # where a value is computed: a member's is its contraction's
         self.users = uses(fn)
@@ -209,7 +210,7 @@ class _Walk:
         if self.place[maker.result] > at:
             return True  # there is no other way
         if all(u is user for u in self.users[maker.result]):
-            return maker.result not in self.fn.outputs
+            return maker.result not in self.outputs
         if maker.op.has(Trait.EXPENSIVE):
             return False
         large = [a for a in maker.args if a.type.size == found.product.type.size]

@@ -103,8 +103,11 @@ class Needs:
     def _settle(self, epilogue: Epilogue, at: int) -> Iterator[Instr]:
         """Decide what is stored; the members that are computed again outside."""
         values = [epilogue.product, *(m.result for m in epilogue.members)]
-        choices = [self._stored(epilogue, values, base, at) for base in (None, *values)]
-        best = min(choices, key=lambda choice: len(choice.stored))
+        behind = sources_of(epilogue)
+        best = self._stored(epilogue, values, behind, None, at)
+        if len(best.stored) > 1:  # what is stored for the sake of others may save them
+            choices = [self._stored(epilogue, values, behind, base, at) for base in values]
+            best = min(best, *choices, key=lambda choice: len(choice.stored))
         dtype = epilogue.product.type.dtype
         if best.stored and all(v.type.dtype != dtype for v in best.stored):
             best.stored.insert(0, epilogue.product)
@@ -139,10 +142,10 @@ class Needs:
                 note_stored(self.ctx, *told)
 
     def _stored(
-        self, epilogue: Epilogue, values: Sequence[Value], base: Value | None, at: int
-    ) -> _Choice:
+        self, epilogue: Epilogue, values: Sequence[Value], behind: Mapping[Value, Value],
+        base: Value | None, at: int,
+    ) -> _Choice:  # fmt: skip
         """What must be stored, `base` among it, and what is computed again."""
-        behind = sources_of(epilogue)
         inside = {a for m in epilogue.members for a in m.args}
         choice = _Choice()
         for value in values:

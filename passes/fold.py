@@ -22,7 +22,7 @@ from treadle.ir.graph import Function, Instr, Level, Value
 from treadle.ir.op import Array, OpDef, Trait
 from treadle.passes import canonicalize
 from treadle.passes.manager import Pass, PassContext
-from treadle.passes.patterns import constant, splat
+from treadle.passes.patterns import LAYOUT, constant, splat
 from treadle.passes.rewrite import Rule, rewrite
 
 LIMIT = 4096  # elements of an operand or a result
@@ -32,7 +32,8 @@ _STAYS = frozenset({"broadcast_to", "gradient"})
 
 def run(fn: Function, ctx: PassContext) -> Function:
     """`fn` with everything computed that its constants determine."""
-    return rewrite(fn, _rules, ctx)
+    settled = ctx.after == "canonicalize"  # whose rules fire on nothing that is as it left it
+    return rewrite(fn, _rules, ctx, _folding if settled else None)
 
 
 def _foldable(op: OpDef) -> bool:
@@ -79,14 +80,22 @@ _RULES = (
 
 def _rules(instr: Instr) -> Sequence[Rule]:
     """Folding first, then the canonical forms that a new constant may have opened."""
-    forms = canonicalize.rules_of(instr)
-    if not instr.args or instr.regions or not _foldable(instr.op):
-        return forms
-    return (*_RULES, *forms) if all(_may_be_constant(a) for a in instr.args) else forms
+    return (*_folding(instr), *canonicalize.rules_of(instr))
+
+
+def _folding(instr: Instr) -> Sequence[Rule]:
+    """The rules for an instruction whose operands are all constants."""
+    if not instr.args or instr.regions or not all(map(_may_be_constant, instr.args)):
+        return ()
+    return _RULES if _foldable(instr.op) else ()
 
 
 def _may_be_constant(value: Value) -> bool:
-    return constant(value) is not None or splat(value) is not None
+    """Whether `value` is a constant, or a layout of one."""
+    made = value.producer
+    while made is not None and made.op.name in LAYOUT:
+        made = made.args[0].producer
+    return made is not None and made.op.name == "const"
 
 
 PASS = Pass("fold", run, requires=Level.TRACED, ensures=Level.TRACED)

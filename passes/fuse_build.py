@@ -60,6 +60,7 @@ class _Selection:
     def __init__(self, growth: Growth, ctx: PassContext) -> None:
         self.growth, self.ctx = growth, ctx
         self.fn = growth.fn
+        self.outputs = set(growth.fn.outputs)
         self.needed: set[Value] = set()
         self.running: set[int] = set()
         self.finished = self._finished_anyway()
@@ -71,7 +72,7 @@ class _Selection:
     def choose(self) -> list[Plan | Instr]:
         """Regions and other instructions that are needed, in order."""
         graph, instrs = self.growth.graph, self.growth.instrs
-        self.needed.update(self.fn.outputs)
+        self.needed.update(self.outputs)
         chosen: list[Plan | Instr] = []
         for cluster in reversed(graph.clusters()):
             instr = instrs[cluster]
@@ -95,7 +96,7 @@ class _Selection:
 
     def _finished_anyway(self) -> set[Value]:
         """Values that must be in memory whatever regions choose: results, operands of kernels."""
-        finished: set[Value] = set(self.fn.outputs)
+        finished: set[Value] = set(self.outputs)
         for instr in reversed(self.fn.instrs):
             is_view = instr.op.name == "reshape"
             if not is_fusible(instr) and (not is_view or instr.result in finished):
@@ -249,7 +250,7 @@ class _Selection:
         here = self.growth.graph.order(cluster)
         if value in self.written:
             return self.written[value] < here  # its buffer could not take the new state
-        if value.producer is None or value in self.fn.outputs:
+        if value.producer is None or value in self.outputs:
             return False
         order = self.growth.graph.order
         return all(order(c) < here for c in self.readers.get(value, ()))
@@ -292,7 +293,8 @@ class _Selection:
 
 def is_scalar_const(value: Value) -> bool:
     """A constant that stands inside regions."""
-    return value.producer is not None and scalar_const(value.producer) is not None
+    maker = value.producer
+    return maker is not None and maker.op.name == "const" and scalar_const(maker) is not None
 
 
 def scalar_const(instr: Instr) -> ArrayData | None:

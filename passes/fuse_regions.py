@@ -19,12 +19,13 @@ size and time stay linear in the program.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value, uses
-from treadle.ir.op import Trait
+from treadle.ir.op import OpDef, Trait
 from treadle.ir.regions import is_reduction, reads_at_point
 from treadle.ir.types import Shape, TensorType, reduced_shape, shape_text
 from treadle.passes.fuse_graph import ClusterGraph
@@ -209,11 +210,15 @@ def pulls(instr: Instr) -> bool:
 
 def is_cheap(instr: Instr) -> bool:
     """Costs less to compute again than to store and load."""
-    if instr.op.has(Trait.EXPENSIVE) or instr.op.has(Trait.CAN_FAULT) or is_reduction(instr.op):
+    if not _has_cheap_op(instr.op) or len(instr.args) > MAX_CONCAT:
         return False
-    if len(instr.args) > MAX_CONCAT:
-        return False
-    return instr.op.name != "gather" and not moves_last_axis(instr)
+    return not moves_last_axis(instr)
+
+
+@cache
+def _has_cheap_op(op: OpDef) -> bool:
+    dear = op.has(Trait.EXPENSIVE) or op.has(Trait.CAN_FAULT) or is_reduction(op)
+    return not dear and op.name != "gather"
 
 
 def is_check(instr: Instr) -> bool:

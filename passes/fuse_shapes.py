@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field, replace
+from functools import cache
 from typing import Any
 
 from treadle.ir.builder import Builder
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value, uses
-from treadle.ir.op import Trait
+from treadle.ir.op import OpDef, Trait
 from treadle.ir.regions import is_reduction
 from treadle.ir.scalar import ArgReduce, Index, Numbered, Scalar
 from treadle.ir.types import Shape, Size
@@ -30,9 +31,14 @@ _HOIST_LIMIT = 16  # instructions that one operand may drag along into its new s
 
 def is_fusible(instr: Instr | None) -> bool:
     """Can `instr` be part of a region? A reshape is a view instead, unless it is inside one."""
-    if instr is None or instr.op.name in ("reshape", "const"):
+    return instr is not None and _has_fusible_op(instr.op)
+
+
+@cache
+def _has_fusible_op(op: OpDef) -> bool:
+    if op.name in ("reshape", "const"):
         return False
-    return isinstance(instr.op.lower, (Scalar, Index)) or is_reduction(instr.op)
+    return isinstance(op.lower, (Scalar, Index)) or is_reduction(op)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +57,10 @@ def run(fn: Function) -> Function:
     walk = _Walk(copier.builder)
     users, outputs = uses(fn), set(fn.outputs)
     for instr in fn.instrs:
-        new = _rewritten(walk, copier.renewed(instr))
+        current = copier.renewed(instr)
+        new = _rewritten(walk, current)
         if new is None:
-            new = copier.keep(instr).results[0]
+            new = copier.put(instr, current).results[0]
         else:
             copier.replace(instr.result, new)
         if len(users.get(instr.results[0], ())) == 1 and instr.results[0] not in outputs:

@@ -15,6 +15,7 @@ clusters decides that. So an optimiser's code does not grow with the number of p
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from treadle.ir.builder import Builder
@@ -45,10 +46,16 @@ def run(fn: Function, ctx: PassContext) -> Function:
     """`fn` with its equal, independent flat maps in tables."""
     alike: dict[Hashable, list[int]] = {}
     flats: dict[int, Flat] = {}
+    known: dict[Function, Flat | None] = {}  # updates of parameters share regions
     for n, instr in enumerate(fn.instrs):
-        flat = flattened(instr) if instr.op.name == "fused" else None
-        if flat is not None:
-            flats[n] = flat
+        if instr.op.name != "fused":
+            continue
+        (region,) = instr.regions
+        if region not in known:
+            known[region] = flattened(instr)
+        found = known[region]
+        if found is not None:
+            flat = flats[n] = replace(found, instr=instr)
             alike.setdefault(flat.key, []).append(n)
     if all(len(nodes) < 2 for nodes in alike.values()):
         return fn

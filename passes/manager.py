@@ -31,8 +31,8 @@ from typing import Literal
 
 from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import VerifyError
-from treadle.ir.graph import Function, Instr, Level, Loc, walk
-from treadle.ir.op import Trait
+from treadle.ir.graph import Function, Level, Loc
+from treadle.ir.op import OpDef, Trait
 from treadle.ir.printer import print_function
 from treadle.ir.verifier import verify as verify_function
 
@@ -55,9 +55,11 @@ class Note:
 
 @dataclass(slots=True)
 class PassContext:
-    """Handed to one run of one pass: where it leaves its notes."""
+    """Handed to one run of one pass: where it leaves its notes. `after`: the name of the pass that
+    has just run on the program."""
 
     pass_name: str = ""
+    after: str = ""
     notes: list[Note] = field(default_factory=list)
     milliseconds: float = 0.0
 
@@ -123,17 +125,20 @@ class Record:
 
 def level_of(fn: Function) -> Level:
     """The level furthest down that the ops of `fn` allow."""
-    level = Level.CORE
-    for instr in walk(fn):
-        if _is_traced_only(instr):
-            return Level.TRACED
-        if instr.op.name in _KERNELS:
-            level = Level.KERNELS
-    return level
+    ops: set[OpDef] = set()
+    work, seen = [fn], {fn}
+    while work:
+        here = work.pop()
+        ops.update([i.op for i in here.instrs])
+        inner = {region for i in here.instrs for region in i.regions} - seen
+        seen |= inner
+        work += inner
+    if any(map(_is_traced_only, ops)):
+        return Level.TRACED
+    return Level.KERNELS if any(op.name in _KERNELS for op in ops) else Level.CORE
 
 
-def _is_traced_only(instr: Instr) -> bool:
-    op = instr.op
+def _is_traced_only(op: OpDef) -> bool:
     return op.has(Trait.COMPOSITE) or op.has(Trait.BARRIER) or op.name == "gradient"
 
 
@@ -165,10 +170,11 @@ def run_pipeline(
     """
     level = Level.KERNELS if level_of(fn) is Level.KERNELS else Level.TRACED
     verify_function(fn, level)
+    before = ""
     for pass_ in passes:
         if level < pass_.requires:
             level = _promoted(pass_, fn)
-        ctx = PassContext(pass_.name)
+        ctx = PassContext(pass_.name, before)
         after = run_pass(pass_, fn, ctx)
         # a pass for an early level may bring its ops back into a program that had none left
         reached = pass_.ensures if pass_.ensures >= level else level_of(after)
@@ -176,7 +182,7 @@ def run_pipeline(
             _check(pass_, fn, after, reached)
         for observe in observers:
             observe(pass_, fn, after, ctx)
-        fn, level = after, reached
+        fn, level, before = after, reached, pass_.name
     return fn
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from treadle.ir.graph import Value
 from treadle.ir.op import ArrayData
 
-_LAYOUT = frozenset({"broadcast_to", "reshape", "permute", "flip"})
+LAYOUT = frozenset({"broadcast_to", "reshape", "permute", "flip"})
 _SPLAT_LIMIT = 4096  # elements of a constant that are looked at one by one
 
 
@@ -25,7 +25,7 @@ def constant(value: Value) -> ArrayData | None:
 
 def splat(value: Value) -> npt.NDArray[Any] | None:
     """The rank-0 array that every element of `value` equals bit for bit, if one is known."""
-    while value.producer is not None and value.producer.op.name in _LAYOUT:
+    while value.producer is not None and value.producer.op.name in LAYOUT:
         value = value.producer.args[0]
     data = constant(value)
     if data is None:

@@ -99,14 +99,22 @@ class _Frame:
     new: tuple[Value, ...] = ()
 
 
-def rewrite(fn: Function, rules: Callable[[Instr], Sequence[Rule]], ctx: PassContext) -> Function:
+RulesOf = Callable[[Instr], Sequence[Rule]]
+
+
+def rewrite(
+    fn: Function, rules: RulesOf, ctx: PassContext, unchanged: RulesOf | None = None
+) -> Function:
     """`fn` with `rules(instr)` applied everywhere, regions included, until none fires.
 
-    What the rules made unused is left out. `fn` itself where no rule fired. Raises VerifyError
-    naming a rule whose replacement has another type.
+    `unchanged` takes the place of `rules` for instructions of `fn` with all that they depend on as
+    it was: where others are known not to fire. What the rules made unused is left out. `fn` itself
+    where no rule fired. Raises VerifyError naming a rule whose replacement has another type.
     """
     copier = Copier(fn)
-    regions = Shared(lambda region: rewrite(region, rules, ctx))
+    regions = Shared(lambda region: rewrite(region, rules, ctx, unchanged))
+    if unchanged is None:
+        unchanged = rules
     stack = [_Frame(iter(fn.instrs))]
     firings = fired_ever = 0
     while stack:
@@ -117,10 +125,12 @@ def rewrite(fn: Function, rules: Callable[[Instr], Sequence[Rule]], ctx: PassCon
             for old, new in zip(frame.old, frame.new, strict=True):
                 copier.replace(old, new)
             continue
+        current = copier.renewed(instr, regions.of(instr))
         if len(stack) == 1:
             firings = 0
-        current = copier.renewed(instr, regions.of(instr))
-        candidates = rules(current) if firings < BUDGET else ()
+            candidates = unchanged(current) if current is instr else rules(current)
+        else:
+            candidates = rules(current) if firings < BUDGET else ()
         emitted = _first_match(candidates, current, ctx) if candidates else None
         if emitted is None:
             copier.put(instr, current)
@@ -138,10 +148,12 @@ def rewrite(fn: Function, rules: Callable[[Instr], Sequence[Rule]], ctx: PassCon
 def _first_match(
     rules: Sequence[Rule], instr: Instr, ctx: PassContext
 ) -> tuple[Sequence[Instr], tuple[Value, ...]] | None:
+    b = Builder(loc=instr.loc)
     for rule in rules:
-        b = Builder(loc=instr.loc)
         found = rule.apply(b, instr)
         if found is None:
+            if b.instrs:  # what a rule emitted before it gave up
+                b.clear()
             continue
         values = found if isinstance(found, tuple) else (found,)
         expected, got = [r.type for r in instr.results], [v.type for v in values]
