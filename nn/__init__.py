@@ -29,6 +29,7 @@ from treadle.nn.activation import (
     Tanh,
     Tanhshrink,
 )
+from treadle.nn.attention import MultiheadAttention
 from treadle.nn.containers import ModuleList, Sequential
 from treadle.nn.convolution import (
     Conv1d,
@@ -67,6 +68,7 @@ from treadle.nn.pooling import (
     MaxPool2d,
 )
 from treadle.nn.shape import Flatten, Identity, Unflatten
+from treadle.nn.transformer import TransformerEncoder, TransformerEncoderLayer
 
 __all__ = [
     "CELU",
@@ -115,6 +117,7 @@ __all__ = [
     "Mish",
     "Module",
     "ModuleList",
+    "MultiheadAttention",
     "NLLLoss",
     "PReLU",
     "Parameter",
@@ -131,6 +134,8 @@ __all__ = [
     "Softsign",
     "Tanh",
     "Tanhshrink",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "Unflatten",
     "functional",
     "init",

@@ -150,7 +150,7 @@ class _Conv(_Convolution):
         padding: Any = self.padding
         if self.padding_mode != "zeros":
             x, padding = self._padded(x), 0
-        convolve: Any = functional.conv1d if self.rank == 1 else functional.conv2d
+        convolve = functional.conv1d if self.rank == 1 else functional.conv2d
         return convolve(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
     def _padded(self, x: Tensor) -> Tensor:
@@ -212,7 +212,7 @@ class _ConvTranspose(_Convolution):
         x = self._checked(x)
         padding: Any = self.padding
         plain = self.rank == 1
-        convolve: Any = functional.conv_transpose1d if plain else functional.conv_transpose2d
+        convolve = functional.conv_transpose1d if plain else functional.conv_transpose2d
         return convolve(
             x, self.weight, self.bias, self.stride, padding, self.output_padding, self.groups,
             self.dilation,

@@ -94,6 +94,10 @@ def _layer(
 _IMAGES = [(2, 4, 6, 5)]
 _ROWS = [(2, 4, 9)]
 _TOKENS = [np.array([[0, 3, 2], [3, 5, 1]])]
+_PADDED = np.array(
+    [[False] * 5, [False, False, True, True, True], [True, False, False, False, True]]
+)
+_CAUSAL = np.triu(np.ones((5, 5), bool), 1)
 
 LAYERS: dict[str, tuple[Make, Inputs]] = {
     "linear": (lambda nn: nn.Linear(5, 3), [(2, 4, 5)]),
@@ -130,6 +134,31 @@ LAYERS: dict[str, tuple[Make, Inputs]] = {
     "avgpool2d": (lambda nn: nn.AvgPool2d(3, padding=1, count_include_pad=False), _IMAGES),
     "adaptiveavgpool2d": (lambda nn: nn.AdaptiveAvgPool2d((2, None)), _IMAGES),
     "prelu": (lambda nn: nn.PReLU(4), _IMAGES),
+    "attention": (
+        lambda nn: nn.MultiheadAttention(6, 2),
+        [(4, 3, 6), (5, 3, 6), (5, 3, 6), _PADDED],
+    ),
+    "attention-sizes": (
+        lambda nn: nn.MultiheadAttention(6, 3, bias=False, kdim=4, vdim=5, batch_first=True),
+        [(3, 4, 6), (3, 5, 4), (3, 5, 5)],
+    ),
+    "attention-alone": (lambda nn: nn.MultiheadAttention(6, 2), [(4, 6), (5, 6), (5, 6)]),
+    "encoder-layer": (
+        lambda nn: nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0),
+        [(5, 3, 6), _CAUSAL],
+    ),
+    "encoder-layer-first": (
+        lambda nn: nn.TransformerEncoderLayer(
+            6, 3, 8, 0.0, activation="gelu", batch_first=True, norm_first=True, bias=False
+        ),
+        [(3, 5, 6)],
+    ),
+    "encoder": (
+        lambda nn: nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0), 2, nn.LayerNorm(6)
+        ),
+        [(5, 3, 6)],
+    ),
     "sequential": (
         lambda nn: nn.Sequential(
             nn.Conv2d(4, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 2)
