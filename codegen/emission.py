@@ -35,10 +35,11 @@ class Emission:
     same: dict[str, str] = field(default_factory=dict)
 
     def once(self, name: str, write: Callable[[str], None]) -> str:
-        """Write the module function `name` unless it is there already."""
+        """Write the module function `name` unless it, or the module's library, has it already."""
         if name not in self.made:
             self.made.add(name)
-            write(name)
+            if not self.module.take(name):
+                write(name)
         return name
 
     def fault_site(

@@ -16,7 +16,7 @@ block. Floating-point instructions carry no fast-math flags unless the caller pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import field
 
@@ -79,12 +79,17 @@ _METADATA = '!0 = !{i32 1}\n!1 = !{!"branch_weights", i32 1, i32 2000}\n'
 
 @dataclass(slots=True)
 class Module:
-    """LLVM IR in the making: functions, constants in memory, each declaration once."""
+    """LLVM IR in the making: functions, constants in memory, each declaration once.
+
+    Functions of the module `library`, which is compiled apart, are called as the module's own.
+    """
 
     target: Target
+    library: Module | None = None
     _functions: list[FunctionWriter] = field(default_factory=list)
     _globals: dict[str, str] = field(default_factory=dict)
     _declared: dict[str, str] = field(default_factory=dict)
+    _taken: dict[str, FunctionWriter] = field(default_factory=dict)
 
     def function(
         self,
@@ -107,6 +112,18 @@ class Module:
         """Take a function out again: it turned out to be the same as an earlier one."""
         self._functions.remove(writer)
 
+    def take(self, name: str) -> bool:
+        """Whether the library has the function `name`, which may be called from then on."""
+        found = self.library._function(name) if self.library is not None else None
+        if found is not None:
+            self._taken[name] = found
+        return found is not None
+
+    @property
+    def has_taken(self) -> bool:
+        """Whether the library's code must be linked with the module's."""
+        return bool(self._taken)
+
     def declare(self, name: str, result: Type, params: Sequence[Type]) -> None:
         """Declare a function of the process or an intrinsic; repeats are dropped."""
         if name not in self._declared:
@@ -115,7 +132,10 @@ class Module:
 
     def has_function(self, name: str) -> bool:
         """Whether a function of that name is defined, or being written."""
-        return any(f.name == name for f in self._functions)
+        return self._function(name) is not None
+
+    def _function(self, name: str) -> FunctionWriter | None:
+        return next((f for f in self._functions if f.name == name), None)
 
     def has_global(self, name: str) -> bool:
         """Whether a constant of that name was made already."""
@@ -143,11 +163,29 @@ class Module:
         return Val(f"@{name}", PTR)
 
     def __str__(self) -> str:
-        parts = [f'target triple = "{self.target.triple}"', *self._globals.values()]
-        parts += (str(f) for f in self._functions)
-        parts += self._declared.values()
-        parts.append(_METADATA)
-        return "\n".join(parts)
+        """All of it, with the library where that is needed."""
+        functions = list(map(str, self._functions))
+        if self.library is None or not self._taken:
+            return self._text(self._globals, functions, self._declared)
+        functions += map(str, self.library._functions)
+        declared = self._declared | self.library._declared
+        return self._text(self._globals | self.library._globals, functions, declared)
+
+    def apart(self) -> str:
+        """The module without the library."""
+        declared = {name: f.declaration() for name, f in self._taken.items()}
+        return self._text(self._globals, map(str, self._functions), self._declared | declared)
+
+    def opened(self) -> str:
+        """The module with functions that others may call: as a library."""
+        functions = (str(f).replace("define internal ", "define ", 1) for f in self._functions)
+        return self._text(self._globals, functions, self._declared)
+
+    def _text(
+        self, constants: dict[str, str], functions: Iterable[str], declared: dict[str, str]
+    ) -> str:
+        head = f'target triple = "{self.target.triple}"'
+        return "\n".join([head, *constants.values(), *functions, *declared.values(), _METADATA])
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +236,11 @@ class FunctionWriter(Instructions):
         head = f"\ndefine {self._linkage}{self.result.text} @{self.name}({params})"
         body = "\n".join([*self._allocas, *self._lines])
         return f"{head} {self._attributes} {{\nentry:\n{body}\n}}\n"
+
+    def declaration(self) -> str:
+        """What a module says that calls the function of another one."""
+        params = ", ".join(a.type.text for a in self.args)
+        return f"declare {self.result.text} @{self.name}({params}) {self._attributes}"
 
     # --- control flow ------------------------------------------------------------------------
 

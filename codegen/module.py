@@ -43,7 +43,8 @@ class Emitted:
     """A module's text and what a call must bring: `workspace` bytes and after them `scratch` bytes
     for each thread, the arrays of `constants`, in order. `faults`: what a returned site number
     means. `parallel`: whether more than one thread can be of use. `functions`: of each kernel, the
-    function in the module that runs it; equal kernels share one."""
+    function in the module that runs it; equal kernels share one. `apart`: the text without the
+    functions of a library that is to be linked with it; None where none is."""
 
     ir: str
     entry: str
@@ -53,13 +54,20 @@ class Emitted:
     constants: tuple[ArrayData, ...]
     faults: tuple[FaultSite, ...]
     functions: tuple[str, ...] = ()
+    apart: str | None = None
 
 
 def emit_module(
-    fn: Function, memory: MemoryPlan, plan: Plan, target: Target, options: Options
+    fn: Function,
+    memory: MemoryPlan,
+    plan: Plan,
+    target: Target,
+    options: Options,
+    library: Module | None = None,
 ) -> Emitted:
-    """LLVM IR for a KERNELS-level function with its memory plan and kernel plan."""
-    state = Emission(Module(target), target, options.reassociate, options.contract)
+    """LLVM IR for a KERNELS-level function with its memory plan and kernel plan. `library`: a
+    module of functions for the same target and options, compiled apart."""
+    state = Emission(Module(target, library), target, options.reassociate, options.contract)
     constants = _constants(fn, memory)
     w = entry_function(state.module)
     buffers = Buffers(w, fn, memory, len(constants))
@@ -80,7 +88,10 @@ def emit_module(
     text = str(state.module)
     faults = tuple(state.faults)
     functions = tuple(calls.functions)
-    return Emitted(text, ENTRY, workspace, plan.scratch, parallel, constants, faults, functions)
+    apart = state.module.apart() if state.module.has_taken else None
+    return Emitted(
+        text, ENTRY, workspace, plan.scratch, parallel, constants, faults, functions, apart
+    )
 
 
 def _leave(w: FunctionWriter, fault: Val, site: Val) -> None:

@@ -8,6 +8,7 @@ are made from it where they are asked for.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -20,8 +21,8 @@ from treadle.runtime import cache, knobs
 from treadle.runtime.cache_key import program_key
 from treadle.runtime.collection import paused
 from treadle.runtime.executable import NativeExecutable
-from treadle.runtime.interface import interface_of
-from treadle.runtime.native import compile_object, load_object
+from treadle.runtime.interface import Interface, interface_of
+from treadle.runtime.native import compile_object, load_objects
 from treadle.runtime.progress import progress
 from treadle.tracer.backend import CompileOptions
 
@@ -85,12 +86,19 @@ def _kept(
     found = cache.fetch(key)
     if found is None or found[1] is None:
         return None
+    data, interface = found[0], found[1]
     try:
-        code = load_object(found[0], target)
+        code = load_objects(_separate(data, interface), target)
     except CompileError:  # whole, but LLVM does not take it: compiled anew and replaced
         return None
     seconds = perf_counter() - started
-    return NativeExecutable(found[1], code, seconds, lambda: compile_stages(fn, options, target))
+    return NativeExecutable(interface, code, seconds, lambda: compile_stages(fn, options, target))
+
+
+def _separate(code: bytes, interface: Interface) -> list[bytes]:
+    """The object files that stand in an entry one after the other."""
+    ends = list(itertools.accumulate(interface.objects))
+    return [code[end - size : end] for end, size in zip(ends, interface.objects, strict=True)]
 
 
 def _compiled(
@@ -98,13 +106,21 @@ def _compiled(
 ) -> NativeExecutable:
     started = perf_counter()
     with progress(fn), paused():
-        compilation = compile_stages(fn, options, target)
-        data, parsing, generating = compile_object(compilation.emitted.ir, target)
-        code = load_object(data, target, parsing, generating)
-    interface = interface_of(compilation)
+        with no_fork:
+            from treadle.runtime import ahead, lower
+        library = ahead.begun(fn, options, target)
+        module = None if library is None else library.module
+        compilation = lower.compile_stages(fn, options, target, module)
+        emitted = compilation.emitted
+        data, parsing, generating = compile_object(emitted.apart or emitted.ir, target)
+        objects = [data]
+        if library is not None and emitted.apart is not None:
+            objects.append(library.object())
+        code = load_objects(objects, target, parsing, generating)
+    interface = interface_of(compilation, objects)
     seconds = perf_counter() - started
     if key is not None:
-        cache.keep(key, data, interface)
+        cache.keep(key, b"".join(objects), interface)
     from treadle.runtime.stages import Timing
 
     timings = (*compilation.timings, *(Timing(n, ms) for n, ms in code.times.items()))

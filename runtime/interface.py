@@ -6,6 +6,7 @@ knows (its stages, the user's lines) is made again when it is asked for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from treadle.ir.dataclass import dataclass
@@ -25,7 +26,8 @@ class Interface:
     buffer. `constants`: the arrays that are passed behind the results. `workspace` bytes and after
     them `scratch` bytes for each thread are what a call needs besides. `parallel`: whether more
     than one thread can be of use. `cycles`: about how long a run takes on one thread. `given`: the
-    results that callers get; what follows is shown in the texts `prints`.
+    results that callers get; what follows is shown in the texts `prints`. `objects`: the sizes of
+    the object files that the code is made of.
     """
 
     entry: str
@@ -39,10 +41,11 @@ class Interface:
     cycles: int
     given: int
     prints: tuple[str, ...]
+    objects: tuple[int, ...]
 
 
-def interface_of(compilation: Compilation) -> Interface:
-    """The interface of the code that `compilation` emitted."""
+def interface_of(compilation: Compilation, objects: Sequence[bytes]) -> Interface:
+    """The interface of the code that `compilation` emitted, compiled to `objects`."""
     from treadle.runtime.outcome import printed_texts
 
     fn, emitted = compilation.kernels, compilation.emitted
@@ -58,6 +61,7 @@ def interface_of(compilation: Compilation) -> Interface:
         cycles=sum(_cycles(k.body) for k in compilation.plan.kernels),
         given=sum(r.kind != "print" for r in fn.results),
         prints=printed_texts(fn),
+        objects=tuple(map(len, objects)),
     )
 
 

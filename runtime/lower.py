@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from time import perf_counter
 
+from treadle.codegen.llvm import Module
 from treadle.codegen.module import emit_module
 from treadle.codegen.plan import plan_function
 from treadle.codegen.target import Target
@@ -20,8 +21,11 @@ from treadle.runtime.stages import Compilation, Timing
 from treadle.tracer.backend import CompileOptions
 
 
-def compile_stages(fn: Function, options: CompileOptions, target: Target) -> Compilation:
-    """Everything but machine code: works for any target, loads nothing."""
+def compile_stages(
+    fn: Function, options: CompileOptions, target: Target, library: Module | None = None
+) -> Compilation:
+    """Everything but machine code: works for any target, loads nothing. `library`: functions that
+    are compiled apart."""
     record = Record()
     kernels = run_pipeline(fn, pipeline(), [record], verify=knobs.verify_mode())
     timings = [Timing(s.pass_.name, s.milliseconds) for s in record.steps]
@@ -36,7 +40,7 @@ def compile_stages(fn: Function, options: CompileOptions, target: Target) -> Com
     plan = plan_function(kernels, memory, target)
     timed("plan", started)
     started = perf_counter()
-    emitted = emit_module(kernels, memory, plan, target, options)
+    emitted = emit_module(kernels, memory, plan, target, options, library)
     timed("emit", started)
     return Compilation(
         traced=fn,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import count
@@ -186,9 +186,16 @@ def _compile(ir: str, target: Target) -> tuple[bytes, float, float]:
 def load_object(
     code: bytes, target: Target, parsing: float = 0.0, generating: float = 0.0
 ) -> NativeCode:
-    """Link an object file made by `compile_object` into this process.
+    """Link an object file made by `compile_object` into this process; see `load_objects`."""
+    return load_objects((code,), target, parsing, generating)
 
-    There is no check of `code` here: whoever kept it on disk must have checked it.
+
+def load_objects(
+    objects: Sequence[bytes], target: Target, parsing: float = 0.0, generating: float = 0.0
+) -> NativeCode:
+    """Link object files made by `compile_object` into this process, with each other.
+
+    There is no check of them here: whoever kept them on disk must have checked them.
     """
     if not target.runs_here():
         raise CompileError(f"code for {target} cannot run on this machine")
@@ -196,16 +203,18 @@ def load_object(
 
     with compiling():
         start = perf_counter()
-        make_sure_of_room(len(code))
+        make_sure_of_room(sum(map(len, objects)))
         name = f"treadle{next(_NAMES)}"
         try:
             jit = llvm.create_lljit_compiler(_machine(target))
-            library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
-            tracker = library.link(jit, name)
+            builder = llvm.JITLibraryBuilder().add_current_process()
+            for code in objects:
+                builder.add_object_img(code)
+            tracker = builder.link(jit, name)
         except RuntimeError as error:
             raise CompileError(f"LLVM could not link a module: {error}") from error
         timings = Timings(parsing, generating, perf_counter() - start)
-        return NativeCode(name, jit, tracker, len(code), timings)
+        return NativeCode(name, jit, tracker, sum(map(len, objects)), timings)
 
 
 def assembly(ir: str, target: Target) -> str:

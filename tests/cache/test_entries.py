@@ -32,6 +32,7 @@ INTERFACE = Interface(
     cycles=7,
     given=1,
     prints=("x = {}",),
+    objects=(5, 2),
 )
 
 
