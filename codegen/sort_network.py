@@ -56,8 +56,8 @@ class Network:
             held = [self._entry(starts, w.int(at)) for at in range(self.size)]
             for i, j in merge_pairs(self.size):
                 held[i], held[j] = self._ordered(held[i], held[j])
-            for at, entry in enumerate(held):
-                self._store(entry, w.int(at))
+            for place, entry in enumerate(held):
+                self._store(entry, w.int(place))
             return
         with w.loop(0, self.size, label="at") as at:
             self._store(self._entry(starts, at), at)

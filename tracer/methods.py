@@ -149,6 +149,23 @@ class Methods:
         """Running sums along `axis`."""
         return _call("cumulative_sum", self, axis=axis)
 
+    def cumprod(self, axis: int) -> Tensor:
+        """Running products along `axis`."""
+        return _call("cumulative_prod", self, axis=axis)
+
+    def sort(self, axis: int = -1, descending: bool = False) -> Tensor:
+        """The elements in order along `axis`; see `treadle.sort`."""
+        return _call("sort", self, axis=axis, descending=descending)
+
+    def argsort(self, axis: int = -1, descending: bool = False) -> Tensor:
+        """The indices, int64, that sort `axis`."""
+        return _call("argsort", self, axis=axis, descending=descending)
+
+    def topk(self, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
+        """The `k` largest (else smallest) elements along `axis` and their indices."""
+        values, places = _call("topk", self, k, axis, largest)
+        return values, places
+
     def clip(self, min: Any = None, max: Any = None) -> Tensor:
         """Elements limited to [min, max]."""
         return _call("clip", self, min, max)
@@ -195,6 +212,14 @@ class Methods:
     def expand(self, *shape: Any) -> Tensor:
         """Broadcast to `shape`. A read-only view."""
         return _call("broadcast_to", self, _one_tuple(shape))
+
+    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+        """The elements [.., i, .., i + offset, ..] of two axes, as a last axis in their place."""
+        return _call("diagonal", self, offset, axis1, axis2)
+
+    def unfold(self, axis: int, size: int, step: int) -> Tensor:
+        """The windows of `size` elements along `axis`, every `step`, with a new last axis."""
+        return _call("unfold", self, axis, size, step)
 
     @property
     def T(self) -> Tensor:

@@ -82,7 +82,7 @@ def _add_ref(a: AlongAttrs, x: Array, v: Array, idx: Array) -> Array:
     """Floats are added up in the next wider dtype and rounded once."""
     at = _resolved("add_along", a, x, idx)
     wide = widened(x) if x.dtype.kind == "f" else x.copy()
-    places = list(np.indices(idx.shape, sparse=True))
+    places: list[Array] = list(np.indices(idx.shape, sparse=True))
     places[a.axis] = at
     np.add.at(wide, tuple(places), v.astype(wide.dtype))
     return wide.astype(x.dtype)

@@ -60,6 +60,7 @@ from treadle.nn.functional.pooling import (
     max_pool1d,
     max_pool2d,
 )
+from treadle.nn.functional.unfolding import fold, unfold
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -82,6 +83,7 @@ __all__ = [
     "dropout",
     "elu",
     "embedding",
+    "fold",
     "gelu",
     "glu",
     "group_norm",
@@ -118,4 +120,5 @@ __all__ = [
     "softsign",
     "tanh",
     "tanhshrink",
+    "unfold",
 ]

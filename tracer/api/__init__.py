@@ -17,7 +17,9 @@ from treadle.tracer.api.creation import (
     zeros,
     zeros_like,
 )
+from treadle.tracer.api.diagonals import diag, diagonal, trace
 from treadle.tracer.api.effects import check, debug_print
+from treadle.tracer.api.einsum import einsum
 from treadle.tracer.api.elementwise import (
     abs,
     add,
@@ -145,6 +147,7 @@ from treadle.tracer.api.sorting import (
     sort,
     topk,
 )
+from treadle.tracer.api.windows import unfold
 
 __all__ = [
     "abs",
@@ -180,8 +183,11 @@ __all__ = [
     "cumulative_prod",
     "cumulative_sum",
     "debug_print",
+    "diag",
+    "diagonal",
     "divide",
     "dot",
+    "einsum",
     "empty",
     "empty_like",
     "equal",
@@ -270,9 +276,11 @@ __all__ = [
     "tensordot",
     "tile",
     "topk",
+    "trace",
     "tril",
     "triu",
     "trunc",
+    "unfold",
     "unstack",
     "var",
     "vecdot",

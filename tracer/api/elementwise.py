@@ -285,13 +285,13 @@ def where(condition: Operand, x1: Operand, x2: Operand) -> Tensor:
 
 @array_function
 def clip(x: Operand, min: Operand | None = None, max: Operand | None = None) -> Tensor:
-    """x limited to [min, max]; None is no limit; max wins where min is larger. NaN stays. At a
-    limit half of the gradient passes."""
+    """x limited to [min, max]; None is no limit; max wins where min is larger. NaN stays. The
+    gradient of what lies at a limit is x's, as in PyTorch."""
     found: Operand = as_operand(x)
     if min is not None:
-        found = maximum(found, min)
+        found = where(greater_equal(found, min), found, maximum(found, min))
     if max is not None:
-        found = minimum(found, max)
+        found = where(less_equal(found, max), found, minimum(found, max))
     return as_operand(found)
 
 

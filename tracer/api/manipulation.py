@@ -14,7 +14,6 @@ from treadle.ir.errors import DTypeError, ShapeError
 from treadle.ir.types import (
     bool_,
     broadcast_shapes,
-    int64,
     normalize_axes,
     normalize_axis,
     resolve_reshape,
@@ -393,13 +392,8 @@ def take_along_axis(x: Operand, indices: Operand, /, axis: int = -1) -> Tensor:
     at, rest = index.shape[where], tuple(int(s) for s in others)  # type: ignore[arg-type]
     source = broadcast_to(source, (*rest[:where], source.shape[where], *rest[where:]))
     shape = (*rest[:where], at, *rest[where:])
-    places = [
-        broadcast_to(index, shape)
-        if i == where
-        else apply("iota", shape=shape, axis=i, dtype=int64)
-        for i in range(source.ndim)
-    ]
-    return apply("gather", source, *places, axes=tuple(range(source.ndim)), checked=True)
+    places = broadcast_to(index, shape)
+    return apply("take_along", source, places, axis=where, checked=True)
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ the way: where a sum of powers is 0, the root is not taken of it.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from treadle.ir.errors import ArgumentError
 from treadle.tracer.api.arguments import Axis, array_function, as_float_tensor
@@ -30,7 +31,7 @@ def vector_norm(
     """
     found = as_float_tensor(x)
     if isinstance(ord, bool) or not isinstance(ord, (int, float)) or math.isnan(ord):
-        raise ArgumentError(f"ord must be a number, found {ord!r}")
+        raise ArgumentError(f"ord must be a number, or 'fro' in norm, found {ord!r:.60}")
     if ord == 2:
         return root_or_zero(sum(found * found, axis=axis, keepdims=keepdims))
     size = abs(found)
@@ -44,10 +45,12 @@ def vector_norm(
 
 
 @array_function
-def norm(x: Operand, ord: float = 2.0, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def norm(x: Operand, ord: float | str = 2.0, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """As `vector_norm`, with NumPy's order of arguments: `norm(x)` is the Euclidean norm of all
-    elements (of a matrix: Frobenius'). The derivative at zeros is 0."""
-    return vector_norm(x, axis=axis, keepdims=keepdims, ord=ord)
+    elements, which `ord="fro"` (of a matrix: Frobenius' norm) is another name of. The derivative at
+    zeros is 0. Raises ArgumentError for another `ord`."""
+    power: Any = 2.0 if ord == "fro" else ord
+    return vector_norm(x, axis=axis, keepdims=keepdims, ord=power)
 
 
 def _root(total: Tensor, p: float) -> Tensor:
