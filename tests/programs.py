@@ -40,6 +40,7 @@ _SMOOTH_OPS = """
     gather scatter_add matmul cumsum cross_entropy const softmax_idiom attention attention_idiom
     take_along add_along cumprod linear_scan batch_norm
     conv conv_input_grad conv_weight_grad window_sum window_spread to_windows from_windows
+    resample
 """
 _EXACT_OPS = """
     neg abs sign floor ceil trunc round sqrt relu add sub mul div maximum minimum eq ne lt le gt ge

@@ -8,7 +8,7 @@ import numpy as np
 from programs import Draft, maker, numbers
 
 from treadle.ir.graph import Value
-from treadle.ir.op import get_op
+from treadle.ir.op import ArrayData, get_op
 from treadle.ir.ops.sliding import meetings
 
 
@@ -92,3 +92,15 @@ def _to_windows(d: Draft, name: str) -> Value:
     if name == "to_windows":
         return y
     return d.b.call(name, y, size=tuple(x.type.shape[i] for i in windows["axes"]), **windows)
+
+
+@maker("resample")
+def _resample(d: Draft, name: str) -> Value:
+    x = d.value(floats=True, rank=1)
+    axis = d.choose(x.type.rank)
+    rng = np.random.default_rng(d.choose(99))
+    shape = (1 + d.choose(4), 1 + d.choose(3))
+    index = rng.integers(0, x.type.static_shape[axis], shape)
+    weights = rng.uniform(0, 1, shape) * rng.integers(0, 2, shape)
+    tables = {"index": ArrayData.of(index), "weights": ArrayData.of(weights)}
+    return d.b.call(name, x, axis=axis, **tables)

@@ -25,6 +25,7 @@ from treadle.ir.ops import (
     prints as prints,
     random as random,
     reductions as reductions,
+    resample as resample,
     rounding as rounding,
     running as running,
     scan as scan,

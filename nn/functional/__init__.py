@@ -50,6 +50,7 @@ from treadle.nn.functional.normalization import (
     layer_norm,
     rms_norm,
 )
+from treadle.nn.functional.padding import pad
 from treadle.nn.functional.pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -60,6 +61,7 @@ from treadle.nn.functional.pooling import (
     max_pool1d,
     max_pool2d,
 )
+from treadle.nn.functional.resize import interpolate
 from treadle.nn.functional.unfolding import fold, unfold
 
 __all__ = [
@@ -92,6 +94,7 @@ __all__ = [
     "hardtanh",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -105,6 +108,7 @@ __all__ = [
     "mse_loss",
     "nll_loss",
     "normalize",
+    "pad",
     "prelu",
     "relu",
     "relu6",
