@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint typecheck tests test-torch test-arm bench ulp clean
+.PHONY: demo test lint typecheck tests test-torch test-arm bench ulp soak clean
 
 demo: $(VENV)/.demo
 	$(BIN)/treadle demo

@@ -104,7 +104,8 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
     )
     for axes, curve in zip(grid[0], curves, strict=True):
         axes.plot(curve.done, [kib / 1024 for kib in curve.kib], linewidth=1)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.25 * max(curve.kib) / 1024)
+        axes.ticklabel_format(axis="x", style="plain")
         axes.set_xlabel(curve.kind)
         axes.set_ylabel("resident MiB")
     figure.savefig(path, dpi=120)
