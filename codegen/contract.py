@@ -4,10 +4,11 @@ loops for small ones; each piece of the result is finished by the `epilogue`, if
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from treadle.codegen.dots import dots_function
 from treadle.codegen.emission import Emission
-from treadle.codegen.epilogue import epilogue_function, holder
+from treadle.codegen.epilogue import epilogue_function, holder, product_spans
 from treadle.codegen.llvm import (
     I1,
     I8,
@@ -134,7 +135,8 @@ def _finish(
             frame.set("epilogue", NULL)
         return lambda: None
     frame.set("ctx", at.ctx)
-    address = epilogue_function(state, at.name, instr, plan, plan.epilogue)
+    spans = partial(product_spans, plan)
+    address = epilogue_function(state, at.name, instr, plan.epilogue, spans)
     frame.set("epilogue", address)
     ends = [x if isinstance(x, Val) else w.int(x) for x in (*rows, 0, plan.n.size)]
 

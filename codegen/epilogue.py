@@ -9,6 +9,8 @@ not left the cache: `product` calls this for each panel of columns, right after 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from treadle.codegen.abi import Context
 from treadle.codegen.emission import Emission
 from treadle.codegen.fused import emit_fused
@@ -29,16 +31,21 @@ def holder(instr: Instr) -> int:
     return next((n for n in same if region.outputs[n] is product), same[0])
 
 
+Bounds = Mapping[int, tuple[Val, Val]]
+Spans = Callable[[FunctionWriter, Frame], Bounds]
+
+
 def epilogue_function(
-    state: Emission, name: str, instr: Instr, plan: ContractPlan, loops: FusedPlan
+    state: Emission, name: str, instr: Instr, loops: FusedPlan, spans: Spans
 ) -> Val:
-    """The address of the function; an equal earlier one is taken again."""
+    """The address of the function; an equal earlier one is taken again. `spans` gives where each of
+    the plan's loops begins and ends, for the function's arguments and the frame."""
     params: list[tuple[Type, str]] = [(PTR, "frame")]
     params += [(I64, x) for x in ("m0", "m1", "n0", "n1")]
     w = state.module.function(f"{name}_epilogue", VOID, params, internal=True)
     (inner,) = instr.regions
     region = Region(inner, inner.inputs[0].type.shape, ())
-    emit_fused(_code(state, w, instr, region, plan, loops))
+    emit_fused(_code(state, w, instr, region, loops, spans))
     w.ret()
     return Val(f"@{state.merged(w)}", PTR)
 
@@ -48,8 +55,8 @@ def _code(
     w: FunctionWriter,
     instr: Instr,
     region: Region,
-    plan: ContractPlan,
     loops: FusedPlan,
+    spans: Spans,
 ) -> RegionCode:
     frame = Frame(w, w.args[0])
     fields = Context(w, frame.get("ctx"))
@@ -69,12 +76,12 @@ def _code(
         scratch={},
         room=NULL,
         sizes=tuple(d.size for d in loops.dims if isinstance(d.size, int)),
-        bounds=_bounds(w, frame, plan),
+        bounds=spans(w, frame),
     )
 
 
-def _bounds(w: FunctionWriter, frame: Frame, plan: ContractPlan) -> dict[int, tuple[Val, Val]]:
-    """Where each loop begins and ends; the loops are those of the plan that are longer than 1."""
+def product_spans(plan: ContractPlan, w: FunctionWriter, frame: Frame) -> Bounds:
+    """Of a product's loops, of which the epilogue has those that are longer than 1."""
     _, m0, m1, n0, n1 = w.args
     spans: list[tuple[Val, Val]] = []
     for number, axis in enumerate(plan.loops):

@@ -24,18 +24,23 @@ from treadle.codegen.faults import can_fault, keep_fault, own_record
 from treadle.codegen.fused import emit_fused
 from treadle.codegen.llvm import I64, PTR, VOID, FunctionWriter, Val
 from treadle.codegen.loops import tile_bounds
-from treadle.codegen.plan import KernelPlan, TablePlan, region_of
+from treadle.codegen.pixels import emit_pixels
+from treadle.codegen.plan import KernelPlan, Product, TablePlan, region_of
 from treadle.codegen.plan_attention import AttentionPlan
-from treadle.codegen.plan_contract import ContractPlan
 from treadle.codegen.plan_control import ControlPlan
 from treadle.codegen.plan_fused import FusedPlan
 from treadle.codegen.plan_lines import LinesPlan
+from treadle.codegen.plan_pixels import PixelPlan
+from treadle.codegen.plan_taps import TapPlan
+from treadle.codegen.plan_window_loops import WindowLoopsPlan
 from treadle.codegen.regions import Region
 from treadle.codegen.running import emit_running
 from treadle.codegen.scope import RegionCode
 from treadle.codegen.sequential import emit_sequential
 from treadle.codegen.sorting import emit_sort
+from treadle.codegen.taps import emit_taps
 from treadle.codegen.topk import emit_topk
+from treadle.codegen.window_loops import emit_window_loops
 from treadle.ir.graph import Instr, Value
 from treadle.ir.memory import Place
 
@@ -62,10 +67,10 @@ def emit_kernel(
         _table(state, w, instr, plan.body, addresses[0], scratch, fault, tile)
     elif isinstance(plan.body, FusedPlan):
         _fused(state, w, instr, plan.body, addresses, scratch, fault, tile)
-    elif isinstance(plan.body, ContractPlan):
+    elif isinstance(plan.body, Product):
         shared_room, pool = fields.shared(), fields.pool()
         where = Workplace(plan.name, ctx, shared_room, scratch, room, tile, *pool)
-        emit_contract(state, w, instr, plan.body, addresses, where)
+        _product(state, w, instr, plan.body, addresses, where)
     elif isinstance(plan.body, AttentionPlan):
         emit = emit_attention_grad if plan.body.backward else emit_attention
         emit(state, w, plan.body, addresses, scratch, tile)
@@ -105,6 +110,24 @@ def _lines(
         emit_adding(state, w, instr, plan, at, tile)
     else:
         emit_running(w, instr, plan, operands, results, tile)
+
+
+def _product(
+    state: Emission,
+    w: FunctionWriter,
+    instr: Instr,
+    plan: Product,
+    addresses: list[Val],
+    where: Workplace,
+) -> None:
+    if isinstance(plan, PixelPlan):
+        emit_pixels(state, w, instr, plan, addresses, where)
+    elif isinstance(plan, TapPlan):
+        emit_taps(state, w, instr, plan, addresses, where)
+    elif isinstance(plan, WindowLoopsPlan):
+        emit_window_loops(state, w, instr, plan, addresses, where)
+    else:
+        emit_contract(state, w, instr, plan, addresses, where)
 
 
 def _fused(

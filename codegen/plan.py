@@ -17,10 +17,14 @@ from treadle.codegen.faults import can_fault
 from treadle.codegen.plan_attention import AttentionPlan, plan_attention
 from treadle.codegen.plan_contract import ContractPlan, Variant, plan_contract
 from treadle.codegen.plan_control import ControlPlan
+from treadle.codegen.plan_convolution import convolution_of
 from treadle.codegen.plan_fused import FusedPlan, plan_fused, step_work
 from treadle.codegen.plan_lines import LinesPlan, plan_lines, works_by_lines
+from treadle.codegen.plan_pixels import PixelPlan, plan_pixels
 from treadle.codegen.plan_stream import far_results, streamed_results
+from treadle.codegen.plan_taps import TapPlan, plan_taps
 from treadle.codegen.plan_tiles import GRAIN, tiles_for
+from treadle.codegen.plan_window_loops import WindowLoopsPlan, plan_window_loops
 from treadle.codegen.regions import Region
 from treadle.codegen.target import Target
 from treadle.ir.control import is_control
@@ -75,7 +79,8 @@ class TablePlan:
         return f"table of {self.count}, lengths {lengths}, {tiles}; {self.body}"
 
 
-Body = FusedPlan | TablePlan | ContractPlan | AttentionPlan | LinesPlan | SequentialPlan | ControlPlan
+Product = ContractPlan | PixelPlan | TapPlan | WindowLoopsPlan
+Body = FusedPlan | TablePlan | Product | AttentionPlan | LinesPlan | SequentialPlan | ControlPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ class KernelPlan:
     @property
     def tiles(self) -> int:
         """The pieces that may run at a time."""
-        if isinstance(self.body, (FusedPlan, ContractPlan, AttentionPlan)):
+        if isinstance(self.body, (FusedPlan, Product, AttentionPlan)):
             return self.body.tiling.count
         return self.body.tiles if isinstance(self.body, (TablePlan, LinesPlan)) else 1
 
@@ -104,17 +109,17 @@ class KernelPlan:
         """Whether more than one thread can be of use."""
         if isinstance(self.body, ControlPlan):
             return self.body.parallel
-        return self.tiles > 1 or (isinstance(self.body, ContractPlan) and self.body.spread)
+        return self.tiles > 1 or (isinstance(self.body, Product) and self.body.spread)
 
     @property
     def shared(self) -> int:
         """Bytes of workspace that the kernel uses for itself, whatever the threads."""
-        return self.body.shared if isinstance(self.body, (ContractPlan, ControlPlan)) else 0
+        return self.body.shared if isinstance(self.body, (Product, ControlPlan)) else 0
 
     @property
     def scratch(self) -> int:
         """Bytes of workspace that each thread uses for itself."""
-        if isinstance(self.body, ContractPlan):
+        if isinstance(self.body, Product):
             return self.body.own
         if isinstance(self.body, LinesPlan):
             return self.body.own
@@ -249,6 +254,8 @@ def _plan_instr(instr: Instr, target: Target, tiles: set[Variant]) -> Body:
         left, right = (a.type for a in instr.args[:2])
         region = instr.regions[0] if instr.regions else None
         result = region.inputs[0].type if region else instr.result.type
+        if "[" in attrs.spec:
+            return _plan_windows(attrs.spec, left, right, result, target, region)
         return plan_contract(attrs.spec, left, right, result, target, tiles, region)
     if instr.op.name in ("attention_forward", "attention_backward"):
         return plan_attention(instr, target)
@@ -257,6 +264,23 @@ def _plan_instr(instr: Instr, target: Target, tiles: set[Variant]) -> Body:
     if instr.op.name in ("scatter", "scatter_add", "check"):
         return SequentialPlan(instr.op.name, tuple(a.type for a in instr.args))
     raise CompileError(f"there is no kernel for {instr.op.name}, which fusion should have wrapped")
+
+
+def _plan_windows(
+    spec: str,
+    left: TensorType,
+    right: TensorType,
+    result: TensorType,
+    target: Target,
+    region: Function | None,
+) -> Product:
+    """By the kernel of its form; in plain loops where it has none."""
+    what = convolution_of(spec, left, right, result) if result.dtype.is_float else None
+    if what is not None and what.form == "pixels":
+        return plan_pixels(what, result.dtype, target, region)
+    if what is not None and region is None and what.high.tap_step > 0 < what.wide.tap_step:
+        return plan_taps(what, result.dtype, target)
+    return plan_window_loops(spec, left, right, result, target, region)
 
 
 def streaming(body: FusedPlan, instr: Instr, far: tuple[int, ...], target: Target) -> FusedPlan:

@@ -43,6 +43,8 @@ an epilogue:
       is computed from an element's number.
   12. Each result has the product's shape, and one at least has its dtype: the first such result's
       buffer holds the product while its sums are made. So no result is written over an operand.
+  13. No letter of the result is a window's tap: the gradient of a convolution's weight is complete
+      only when all of it is.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ from collections.abc import Iterable, Iterator
 
 from treadle.ir.graph import Function, Instr, Value
 from treadle.ir.op import OpDef, can_fail
+from treadle.ir.ops.contract_spec import read_spec
 from treadle.ir.scalar import ArgReduce, Index, Numbered, Reduce, Scalar
 from treadle.ir.types import Dim, Shape, TensorType, reduced_shape, shape_text
 
@@ -179,6 +182,12 @@ def is_epilogue_op(instr: Instr) -> bool:
     return isinstance(instr.op.lower, Scalar) and not can_fail(instr.op, instr.attrs)
 
 
+def takes_epilogue(instr: Instr) -> bool:
+    """May a contraction have an epilogue, as far as its spec goes?"""
+    spec = read_spec(getattr(instr.attrs, "spec", ""))
+    return not any(window.second in spec.out for window in spec.windows)
+
+
 def _check_epilogue(instr: Instr) -> Iterator[str]:
     if len(instr.regions) != 1:
         yield f"needs one region, found {len(instr.regions)}"
@@ -187,6 +196,8 @@ def _check_epilogue(instr: Instr) -> Iterator[str]:
     if not region.params:
         yield "the epilogue needs the product as its first parameter"
         return
+    if not takes_epilogue(instr):
+        yield "a contraction whose result has a window's taps takes no epilogue"
     product = region.inputs[0].type
     for number, arg in enumerate(instr.args[2:], 2):
         if arg.producer is not None and arg.producer.op.name == "const" and arg.type.rank == 0:

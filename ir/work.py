@@ -25,7 +25,7 @@ from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value, uses
 from treadle.ir.op import Trait
 from treadle.ir.ops.attention_kernels import strided_operands, viewed_shape
-from treadle.ir.ops.kernels import parse_spec
+from treadle.ir.ops.contract_spec import letter_sizes, read_spec
 from treadle.ir.types import TensorType
 
 _NO_ARITHMETIC: Final = frozenset({"cast", "where", "variable", "stop_gradient"})
@@ -111,10 +111,10 @@ def _count(type: TensorType) -> int:
 
 
 def _flops_of_product(spec: str, left: TensorType, right: TensorType) -> int:
-    """Twice the number of products: one for each index of all letters."""
-    a, b, _ = parse_spec(spec)
-    sizes = dict(zip(a + b, left.static_shape + right.static_shape, strict=True))
-    return 2 * prod(sizes.values())
+    """Twice the number of products: one for each index of all letters, of which a window that
+    divides leaves out all but each n-th."""
+    sizes = [size for size in letter_sizes(spec, left, right).values() if isinstance(size, int)]
+    return 2 * prod(sizes) // prod(window.every for window in read_spec(spec).windows)
 
 
 def _flops_of_table(instr: Instr) -> int:

@@ -28,7 +28,7 @@ from typing import Any, Final
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Instr, Result, Value, uses
 from treadle.ir.op import Attrs, Trait
-from treadle.ir.regions import broadcasts_to, is_epilogue_op
+from treadle.ir.regions import broadcasts_to, is_epilogue_op, takes_epilogue
 from treadle.ir.scalar import Numbered
 from treadle.ir.types import Shape, size_product
 from treadle.passes.epilogue_needs import Epilogue, Needs, body_of, sources_of
@@ -46,7 +46,11 @@ def run(fn: Function, ctx: PassContext) -> Function:
     if not any(i.op.name == "contract" for i in fn.instrs):
         return fn
     walk = _Walk(fn, ctx)
-    found = [walk.epilogue(n) for n, i in enumerate(fn.instrs) if i.op.name == "contract"]
+    found = [
+        walk.epilogue(n)
+        for n, i in enumerate(fn.instrs)
+        if i.op.name == "contract" and takes_epilogue(i)
+    ]
     grown = {e.contract: e for e in found if e.members}
     if not grown:
         return fn

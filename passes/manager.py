@@ -96,7 +96,7 @@ class Pass:
     ensures: Level
 
 
-_KERNELS = frozenset({"fused", "fused_table", "contract"})  # what only fusion makes
+_KERNELS = frozenset({"fused", "fused_table", "contract"})  # with a region, what only fusion makes
 
 Observer = Callable[[Pass, Function, Function, PassContext], None]
 VerifyMode = Literal["levels", "all"]
@@ -126,16 +126,18 @@ class Record:
 def level_of(fn: Function) -> Level:
     """The level furthest down that the ops of `fn` allow."""
     ops: set[OpDef] = set()
+    fused = False  # a contraction without an epilogue may be older than fusion
     work, seen = [fn], {fn}
     while work:
         here = work.pop()
         ops.update([i.op for i in here.instrs])
+        fused = fused or any(i.regions and i.op.name in _KERNELS for i in here.instrs)
         inner = {region for i in here.instrs for region in i.regions} - seen
         seen |= inner
         work += inner
     if any(map(_is_traced_only, ops)):
         return Level.TRACED
-    return Level.KERNELS if any(op.name in _KERNELS for op in ops) else Level.CORE
+    return Level.KERNELS if fused else Level.CORE
 
 
 def _is_traced_only(op: OpDef) -> bool:

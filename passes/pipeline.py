@@ -6,6 +6,7 @@ from treadle.passes import (
     attention,
     autodiff,
     canonicalize,
+    convolution,
     cse,
     dce,
     expand,
@@ -28,6 +29,7 @@ PIPELINE: tuple[Pass, ...] = (
     autodiff.PASS,  # on whole composites: their own derivatives are shorter and more exact
     updates.PASS,  # equal updates of parameters are one region from here to fusion
     attention.CLAIM,  # before expand, which would write the matrix of scores out
+    convolution.PASS,  # before expand too, which makes a product of each tap
     expand.PASS,  # what no rule has claimed becomes primitive ops
     canonicalize.PASS,  # one form for one thing, so that fold, cse and fuse see less
     fold.PASS,  # after canonicalize has brought constants together

@@ -18,10 +18,11 @@ import numpy as np
 from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import DTypeError, ShapeError
 from treadle.ir.op import NOT_DIFFERENTIABLE, Array, Attrs, OpDef, Sample, Trait, register
+from treadle.ir.ops.contract_spec import letter_sizes, letters, read_spec, unwound
 from treadle.ir.ops.linalg import wide_product
 from treadle.ir.ops.sampling import NO_SAMPLES
 from treadle.ir.scalar import Kernel
-from treadle.ir.types import Shape, Size, TensorType, bool_, shape_text
+from treadle.ir.types import Shape, TensorType, bool_, type_of_array
 
 # --- regions ---------------------------------------------------------------------------------
 
@@ -83,62 +84,48 @@ FUSED_TABLE = register(
 
 @dataclass(frozen=True, slots=True)
 class ContractAttrs(Attrs):
-    """`spec`: einsum's notation for the first two operands, such as "bmk,bnk->bmn"."""
+    """`spec`: einsum's notation for the first two operands, such as "bmk,bnk->bmn"; see
+    `treadle.ir.ops.contract_spec`."""
 
     spec: str
 
 
-def parse_spec(spec: str) -> tuple[str, str, str]:
-    """The axes' letters of the left operand, the right operand and the result.
-
-    Raises ShapeError unless each letter stands at most once in each part, every letter of the
-    result stands in an operand, and a letter of one operand alone stands in the result.
-    """
-    operands, arrow, out = spec.partition("->")
-    left, comma, right = operands.partition(",")
-    parts = (left, right, out)
-    well_formed = arrow and comma and all(p.isalpha() or not p for p in parts)
-    if not well_formed or any(len(set(p)) != len(p) for p in parts):
-        raise ShapeError(f'contract needs a spec such as "bmk,bnk->bmn", found {spec!r}')
-    alone = set(left) ^ set(right)
-    if not alone <= set(out) <= set(left) | set(right):
-        raise ShapeError(
-            f"contract sums the letters that both operands have and the result lacks; {spec!r} "
-            "has a letter in one operand only, or in the result only"
-        )
-    return parts
-
-
 def _contract_infer(a: ContractAttrs, x: TensorType, y: TensorType) -> TensorType:
-    left, right, out = parse_spec(a.spec)
     if x.dtype != y.dtype or x.dtype is bool_:
         raise DTypeError(
             f"contract needs two operands of one numeric dtype, found {x.dtype} and {y.dtype}"
         )
-    sizes: dict[str, Size] = {}
-    for letters, t in ((left, x), (right, y)):
-        if len(letters) != t.rank:
-            raise ShapeError(
-                f"contract {a.spec!r}: the operand {letters!r} has shape {shape_text(t.shape)}"
-            )
-        for letter, size in zip(letters, t.shape, strict=True):
-            if sizes.setdefault(letter, size) != size:
-                raise ShapeError(
-                    f"contract {a.spec!r} of {shape_text(x.shape)} and {shape_text(y.shape)}: "
-                    f"{letter!r} has sizes {sizes[letter]} and {size}"
-                )
-    return x.with_shape([sizes[letter] for letter in out])
+    sizes = letter_sizes(a.spec, x, y)
+    return x.with_shape([sizes[letter] for letter in read_spec(a.spec).out])
 
 
 def _contract_ref(a: ContractAttrs, x: Array, y: Array) -> Array:
+    spec = read_spec(a.spec)
+    found = letter_sizes(a.spec, type_of_array(x), type_of_array(y))
+    sizes = {letter: size for letter, size in found.items() if isinstance(size, int)}
     wide = wide_product(x.dtype)
-    product = np.einsum(a.spec, x.astype(wide), y.astype(wide))
+    second, y = unwound(spec.right, sizes, y)
+    text = f"{letters(spec.left)},{second}->{spec.out}"
+    product = np.einsum(text, x.astype(wide), y.astype(wide))
     return np.asarray(product).astype(x.dtype, order="C")
+
+
+# Left operand, right operand, spec: what convolutions become, and more.
+_WINDOWED: tuple[tuple[tuple[int, ...], tuple[int, ...], str], ...] = (
+    ((5, 3, 3, 3), (2, 3, 6, 19), "ockl,nc[y+k-1][z+l-1]->noyz where y=6, z=19"),
+    ((4, 3, 3, 2), (2, 3, 9, 20), "ockl,nc[2y+k-1][3z+2l-2]->noyz where y=5, z=7"),
+    ((5, 3, 3, 3), (2, 5, 4, 5), "ockl,no[(y-k+1)/2][(z-l+1)/2]->ncyz where y=8, z=9"),
+    ((2, 5, 6, 19), (2, 3, 6, 19), "noyz,nc[y+k-1][z+l-1]->ockl where k=3, l=3"),
+    ((2, 5, 4, 5), (2, 3, 8, 9), "noyz,nc[2y+k-1][2z+l-1]->ockl where k=3, l=2"),
+    ((2, 3, 4, 3), (5, 2, 4, 17), "gock,ngc[z+k-1]->ngoz where z=17"),
+    ((3, 4, 3), (2, 4, 0), "ock,nc[z+k-1]->noz where z=2"),
+    ((3, 3), (5, 6), "kl,[y+k][z+l]->yz where y=3, z=4"),
+)
 
 
 def _contract_samples(rng: np.random.Generator) -> Iterable[Sample]:
     def sample(spec: str, dtype: Any = np.float32, **sizes: int) -> Sample:
-        left, right, _ = parse_spec(spec)
+        left, right = spec.split("->")[0].split(",")
         shapes = [tuple(sizes[letter] for letter in part) for part in (left, right)]
         x, y = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
         return Sample((x, y), ContractAttrs(spec), differentiable=False, ulps=2, scale=8)
@@ -156,6 +143,9 @@ def _contract_samples(rng: np.random.Generator) -> Iterable[Sample]:
         yield sample("mk,bkn->bmn", dtype, b=2, m=3, k=4, n=5)
         yield sample("mbk,nbk->bmn", dtype, b=2, m=3, k=4, n=5)
         yield sample("bcmk,cnk->bcmn", dtype, b=2, c=3, m=3, k=4, n=5)
+    for first, second, spec in _WINDOWED:
+        x, y = (rng.standard_normal(shape).astype(np.float32) for shape in (first, second))
+        yield Sample((x, y), ContractAttrs(spec), differentiable=False, ulps=2, scale=8)
     for kind in (np.int32, np.int64, np.uint8, np.uint32):
         x = rng.integers(0, 100, (3, 4)).astype(kind)
         yield Sample((x, x), ContractAttrs("mk,nk->mn"), differentiable=False)

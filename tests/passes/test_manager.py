@@ -41,7 +41,7 @@ def test_the_passes_stand_in_the_order_of_the_documentation() -> None:
     names = [p.name for p in PIPELINE]
     assert names == [
         "early_cse", "stabilize", "attention", "autodiff", "outline",
-        "claim", "expand", "canonicalize", "fold", "cse", "dce", "prints", "fuse",
+        "claim", "convolution", "expand", "canonicalize", "fold", "cse", "dce", "prints", "fuse",
     ]  # fmt: skip
 
 

@@ -1,0 +1,134 @@
+"""Gathers the pixels under each tap, for a tile of a convolution of the form `pixels`.
+
+    gather(data, to, images, line, lines, channels)
+
+writes, for each channel, tap and position, `to[channel][tap][position]`, rows `ld` apart: the
+product's right operand. A line of positions is written in whole vectors, of which the last may run
+over into the next line's place; that is written later. What lies outside of the input is 0, and is
+not read: the lanes that lie inside are known when the code is written.
+"""
+
+from __future__ import annotations
+
+from treadle.codegen.emission import Emission
+from treadle.codegen.llvm import I1, I64, PTR, VOID, Type, Val, register_type, vec
+from treadle.codegen.llvm_types import lane_const
+from treadle.codegen.plan_pixels import PixelPhase, PixelPlan
+from treadle.codegen.tiles import zero
+
+_UNROLL = 8  # vectors of a line that are written out; more of them are a loop
+
+
+def gather_function(state: Emission, name: str, plan: PixelPlan, phase: PixelPhase) -> str:
+    """The name of the function for one phase of a convolution."""
+    return _Gather(state, name, plan, phase).write()
+
+
+class _Gather:
+    def __init__(self, state: Emission, name: str, plan: PixelPlan, phase: PixelPhase) -> None:
+        params: list[tuple[Type, str]] = [(PTR, "data"), (PTR, "to")]
+        params += [(I64, n) for n in ("images", "line", "lines", "channels")]
+        self.state, self.plan, self.phase = state, plan, phase
+        self.w = state.module.function(name, VOID, params, internal=True)
+        self.elem = register_type(plan.dtype)
+        self.lanes = plan.lanes
+        self.row = vec(self.elem, self.lanes)
+
+    def write(self) -> str:
+        w, plan, high = self.w, self.plan, self.phase.high
+        what = plan.what
+        data, to, images, line, lines, channels = w.args
+        shifts = [shift for _, shift in high.taps]
+        step = shifts[1] - shifts[0] if len(shifts) > 1 else 0
+        columns = self.phase.wide.count
+        across = len(self.phase.wide.taps)
+        with (
+            w.loop(0, len(shifts), label="tap") as t,
+            w.loop(0, images, label="image") as n,
+            w.loop(0, lines, label="line") as i,
+        ):
+            at = w.add(w.mul(w.add(line, i), high.step), w.add(w.mul(t, step), shifts[0]))
+            inside = w.icmp("ult", at, what.high.size)
+            place = w.mul(w.add(w.mul(n, lines), i), columns)
+            there = w.gep(to, w.add(w.mul(t, across * plan.ld), place), self.elem)
+            here = self._moved(data, (n, what.b[0]), (at, what.b[4]))
+            apart = len(shifts) * across * plan.ld
+            with w.if_(inside, "inside"), w.loop(0, channels, label="channel") as c:
+                self._taps(self._moved(here, (c, what.b[3])), self._moved(there, (c, apart)))
+            with w.if_(w.not_(inside), "outside"), w.loop(0, channels, label="channel") as c:
+                self._taps(None, self._moved(there, (c, apart)))
+        w.ret()
+        return self.state.merged(w)
+
+    def _moved(self, base: Val, *steps: tuple[Val, int]) -> Val:
+        for index, step in steps:
+            base = self.w.gep(base, self.w.mul(index, step), self.elem) if step else base
+        return base
+
+    def _taps(self, source: Val | None, to: Val) -> None:
+        """One line for each of the last axis's taps; zeros without a source."""
+        for n, (_, shift) in enumerate(self.phase.wide.taps):
+            there = self.w.gep(to, n * self.plan.ld, self.elem) if n else to
+            self._line(source, there, shift)
+
+    def _line(self, source: Val | None, to: Val, shift: int) -> None:
+        w, lanes, wide = self.w, self.lanes, self.phase.wide
+        vectors = -(-wide.count // lanes)
+        whole = [v for v in range(vectors) if source is None or all(self._inside(v, shift))]
+        looped = range(whole[0], whole[-1] + 1) if len(whole) > _UNROLL else range(0)
+        for v in range(vectors):
+            if v not in looped:
+                value = self._vector(source, v, shift)
+                w.store(value, w.gep(to, v * lanes, self.elem))
+        if looped:
+            with w.loop(looped.start, looped.stop, label="vector") as v_:
+                moved = None
+                if source is not None:
+                    moved = self._moved(source, (v_, lanes * wide.step))
+                value = self._vector(moved, 0, shift, known=True)
+                w.store(value, self._moved(to, (v_, lanes)))
+
+    def _inside(self, v: int, shift: int) -> list[bool]:
+        """Which lanes of a line's v-th vector lie in the input."""
+        first = v * self.lanes
+        step, size = self.phase.wide.step, self.plan.what.wide.size
+        return [0 <= step * (first + i) + shift < size for i in range(self.lanes)]
+
+    def _vector(self, source: Val | None, v: int, shift: int, known: bool = False) -> Val:
+        """The elements under one vector of positions. `known`: all of them lie in the input."""
+        w, lanes, step = self.w, self.lanes, self.phase.wide.step
+        inside = [True] * lanes if known else self._inside(v, shift)
+        if source is None or not any(inside):
+            return zero(self.row)
+        first = step * v * lanes + shift
+        if step == 1:
+            return self._load(source, first, inside)
+        if step == 2:
+            parts = []
+            for half in range(2):
+                there = [False] * lanes
+                for i in range(half * lanes // 2, (half + 1) * lanes // 2):
+                    there[2 * i - half * lanes] = inside[i]
+                parts.append(self._load(source, first + half * lanes, self._safe(there, source,
+                             first + half * lanes, known)))  # fmt: skip
+            return w.shuffle(parts[0], parts[1], range(0, 2 * lanes, 2))
+        value = zero(self.row)
+        for i in range(lanes):
+            if inside[i]:
+                one = w.load(self.elem, w.gep(source, first + step * i, self.elem))
+                value = w.insert(value, one, i)
+        return value
+
+    def _safe(self, wanted: list[bool], source: Val, first: int, known: bool) -> list[bool]:
+        """The lanes to load so that `wanted` are there: all, where the line has them."""
+        size = self.plan.what.wide.size
+        if not known and first >= 0 and first + self.lanes <= size:
+            return [True] * self.lanes
+        return wanted
+
+    def _load(self, source: Val, first: int, inside: list[bool]) -> Val:
+        w = self.w
+        address = w.gep(source, first, self.elem) if first else source
+        if all(inside):
+            return w.load(self.row, address)
+        return w.masked_load(self.row, address, lane_const([int(x) for x in inside], I1), 0)

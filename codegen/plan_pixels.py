@@ -1,0 +1,225 @@
+"""How a convolution whose result has positions last runs: a product of weights and gathered pixels.
+
+The rows of the product are the left operand's channels, its columns positions, which run along the
+vector lanes; the sum runs over channels and taps. Weights are packed once. A tile is `bm` rows by
+all positions of `span` lines of an image, or of `images` whole images where one fills no panels; it
+gathers the pixels of `cb` channels at a time into its thread's own memory, each tap's beside the
+others, and multiplies them. So nothing is unfolded beyond one tile.
+
+Where the taps of a column only move whole lines (`shifts` above 1), lines are gathered once for all
+of them, and the micro-kernel finds each tap's pixels further on.
+
+Order of additions: channels in blocks of `cb`; within one by channel, then by tap (by the last
+axis's tap, then by the first one's, where lines are gathered once); one after the other into one
+accumulator per element.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from treadle.codegen.plan_blocks import ALIGN, even, up
+from treadle.codegen.plan_convolution import Convolution, Phase
+from treadle.codegen.plan_epilogue import plan_epilogue
+from treadle.codegen.plan_fused import FusedPlan
+from treadle.codegen.plan_tiles import GRAIN, Tiling, tiles_for, whole
+from treadle.codegen.target import Target
+from treadle.ir.dataclass import dataclass
+from treadle.ir.graph import Function
+from treadle.ir.types import DType
+
+_GATHERED: Final = 320 << 10  # bytes of gathered pixels: a part of the L2 cache
+_WEIGHTS: Final = 256 << 10  # bytes of weights that meet them: another one
+_ENOUGH: Final = 16  # tiles
+
+
+@dataclass(frozen=True, slots=True)
+class PixelPhase:
+    """The positions of one remainder: `k` products for each channel, columns `ld` apart."""
+
+    high: Phase
+    wide: Phase
+    packed: int  # where its weights begin, in elements
+
+    @property
+    def taps(self) -> int:
+        return len(self.high.taps) * len(self.wide.taps)
+
+
+@dataclass(frozen=True, slots=True)
+class PixelPlan:
+    """One convolution; see above. `staged`: a tile is summed in memory of its own and copied to its
+    places in the result at the end. `line_pieces`: the epilogue runs line by line."""
+
+    what: Convolution
+    dtype: DType
+    lanes: int
+    phases: tuple[PixelPhase, ...]
+    mr: int
+    nr: int
+    cb: int
+    bm: int
+    span: int
+    images: int
+    shifts: int
+    staged: bool
+    line_pieces: bool
+    ld: int
+    tiling: Tiling
+    tiles: int
+    packs: int
+    shared: int
+    own: int
+    epilogue: FusedPlan | None
+
+    @property
+    def spread(self) -> bool:
+        """Whether threads share it."""
+        return tiles_for(self.tiling.work) > 1
+
+    def __str__(self) -> str:
+        lines = f"{self.images} images" if self.images > 1 else f"{self.span} lines"
+        text = (
+            f"pixels: {self.what}, {self.dtype}, registers {self.mr} x {self.nr}, tiles "
+            f"{self.tiles} of {self.bm} rows and {lines} (some {self.tiling.work} cycles, grain "
+            f"{GRAIN}), {self.cb} channels at a time, weights packed in {self.packs} pieces, "
+            f"{self.shared} bytes shared, {self.own} a thread"
+        )
+        if len(self.phases) > 1:
+            text += f", {len(self.phases)} phases"
+        if self.shifts > 1:
+            text += f", lines gathered once for {self.shifts} taps"
+        if self.staged:
+            text += ", copied at the end"
+        if self.epilogue is not None:
+            text += f", epilogue in {self.epilogue.lanes} lanes, tail {self.epilogue.tail}"
+        return text
+
+
+def plan_pixels(
+    what: Convolution, dtype: DType, target: Target, region: Function | None
+) -> PixelPlan:
+    """The plan for a convolution of the form `pixels`, which `region` finishes."""
+    lanes = target.lanes(dtype)
+    high, wide = what.high, what.wide
+    phases = [(h, w) for h in high.phases for w in wide.phases if h.count and w.count]
+    taps = max(len(h.taps) * len(w.taps) for h, w in phases)
+    line, lines = -(-wide.positions // wide.every), -(-high.positions // high.every)
+    mr, vectors = _registers(what.rows, lanes, target)
+    nr = vectors * lanes
+    cb = even(what.channels, max(320 * 4 // dtype.itemsize // max(taps, 1), 1))
+    most = max(_GATHERED // (max(cb * taps, 1) * dtype.itemsize), nr)
+    work = what.groups * what.images * what.rows * what.channels * (
+        sum(h.count * w.count * len(h.taps) * len(w.taps) for h, w in phases) // (2 * lanes)
+    )  # fmt: skip
+    wanted = min(tiles_for(work), _ENOUGH)
+    images, span = _columns(what, line, lines, most, nr, wanted)
+    columns = images * span * line
+    around = what.groups * -(-what.images // images) * -(-lines // span)
+    bm = _rows(what.rows, mr, around, wanted)
+    staged = images > 1 or len(phases) > 1
+    ld = up(columns, nr) + lanes
+    if ld * dtype.itemsize % 1024 == 0:
+        ld += lanes  # lines a power of two apart would share sets of the cache
+    placed = []
+    at = 0
+    panels = up(what.rows, mr)
+    for h, w in phases:
+        phase = PixelPhase(h, w, at)
+        placed.append(phase)
+        at += what.groups * panels * what.channels * phase.taps
+    gathered = up(cb * max(taps, 1) * ld * dtype.itemsize, ALIGN)
+    piece = up(up(bm, mr) * ld * dtype.itemsize, ALIGN) * len(phases) if staged else 0
+    edge = up(mr * nr * dtype.itemsize, ALIGN)
+    epilogue, line_pieces = _epilogue(what, region, target)
+    return PixelPlan(
+        what, dtype, lanes, tuple(placed), mr, nr, cb, bm, span, images, 1, staged, line_pieces,
+        ld, whole((), work), around * -(-what.rows // bm),
+        what.groups * -(-what.channels // cb) if tiles_for(work) > 1 else 1,
+        up(at * dtype.itemsize, ALIGN), gathered + piece + edge, epilogue,
+    )  # fmt: skip
+
+
+def _registers(rows: int, lanes: int, target: Target) -> tuple[int, int]:
+    """Rows and vectors of the register tile that wastes the least."""
+    options: tuple[tuple[int, int], ...]
+    if target.registers >= 32:
+        options = ((8, 3), (14, 2), (12, 2), (10, 2), (7, 4), (4, 6), (3, 6), (2, 6), (1, 6))
+    elif target.has_fma:
+        options = ((4, 3), (6, 2), (3, 4), (2, 5), (1, 6))
+    else:
+        options = ((4, 2), (2, 4), (1, 4))
+
+    def cycles(option: tuple[int, int]) -> float:
+        mr, vectors = option
+        loads = (mr + vectors) / 2 if target.registers >= 32 else (mr + vectors) / 1.8
+        step = max(mr * vectors, loads, 8 if target.registers < 32 else 4) + 0.5
+        return -(-rows // mr) * step / vectors
+
+    return min(options, key=cycles)
+
+
+def _columns(
+    what: Convolution, line: int, lines: int, most: int, nr: int, wanted: int
+) -> tuple[int, int]:
+    """(images, lines) of a tile: enough tiles for threads, few idle lanes in the last panels."""
+    if lines * line * 2 <= most and lines * line < 16 * nr and what.images > 1:
+        best = min(
+            range(1, what.images + 1),
+            key=lambda n: _cost(what.images, n, lines * line, most, nr, wanted),
+        )
+        if best > 1:
+            return best, lines
+    span = min(
+        range(1, lines + 1),
+        key=lambda n: _cost(lines, n, line, most, nr, max(wanted // what.images, 1)),
+    )
+    return 1, span
+
+
+def _cost(total: int, each: int, size: int, most: int, nr: int, wanted: int) -> float:
+    """Of cutting `total` units of `size` columns into tiles of `each` units."""
+    tiles = -(-total // each)
+    last = total - (tiles - 1) * each
+    computed = (tiles - 1) * up(each * size, nr) + up(last * size, nr)
+    cost = computed / (total * size)
+    cost *= 1 + max(wanted / tiles - 1, 0) * 0.25  # too few tiles
+    if each * size > most:
+        cost *= 1 + 0.1 * (each * size / most - 1) + 0.05
+    return cost + 0.5 * nr / (each * size + nr)  # what each tile costs for itself
+
+
+def _rows(rows: int, mr: int, around: int, wanted: int) -> int:
+    """Rows of a tile: all, unless there are too few tiles."""
+    pieces = max(min(-(-wanted // around), -(-rows // (4 * mr))), 1)
+    return min(up(-(-rows // pieces), mr), up(rows, mr))
+
+
+def _epilogue(
+    what: Convolution, region: Function | None, target: Target
+) -> tuple[FusedPlan | None, bool]:
+    """The epilogue's loops; whether they run line by line."""
+    if region is None:
+        return None, False
+    loops = [(what.images, what.c[0]), (what.groups, what.c[1])]
+    high, wide = what.high.positions, what.wide.positions
+    if _joins(region, what):
+        inner = [(what.rows, what.c[2]), (high * wide, 1)]
+        return plan_epilogue(region, [*loops, *inner], target), False
+    inner = [(high, what.c[4]), (what.rows, what.c[2]), (wide, 1)]
+    return plan_epilogue(region, [*loops, *inner], target), True
+
+
+def _joins(region: Function, what: Convolution) -> bool:
+    """May both spatial axes run as one? Yes where each operand has both or none."""
+    if what.high.positions == 1 or what.wide.positions == 1:
+        return True
+    if any(i.op.name == "iota" for i in region.instrs):
+        return False
+    product = region.inputs[0].type.static_shape[-2:]
+    for value in region.inputs:
+        shape = value.type.static_shape
+        last = (1, 1, *shape)[-2:]
+        if last not in ((1, 1), product):
+            return False
+    return True
