@@ -92,13 +92,21 @@ def test_a_pool_is_one_loop_and_so_is_its_gradient(pool: Any, count: int) -> Non
     assert len(both) <= 2 * count + 1
 
 
-def test_pools_work_in_a_loop_of_their_own_kind() -> None:
-    """A maximum of means of maxima, with the gradient by hand: each window picks its first."""
-    x = treadle.tensor(np.array([[[1.0, 1, 0, 3, 3, 3, 0, 2]]]))
+def test_the_first_of_equal_elements_of_a_window_gets_the_gradient() -> None:
+    nan = np.nan
+    x = treadle.tensor(np.array([[[1.0, 1, 0, 3, 3, 3, 0, 2, nan, 7, nan, 8, -np.inf, -np.inf]]]))
 
-    def f(x: Tensor) -> Tensor:
-        return treadle.sum(max_pool1d(avg_pool1d(max_pool1d(x, 2), 2), 2))
+    def slope(x: Tensor) -> Tensor:
+        return treadle.grad(lambda x: treadle.sum(max_pool1d(x, 2) * np.arange(1.0, 8)))(x)
 
-    for fn in (treadle.grad(f), treadle.jit(treadle.grad(f))):
+    for fn in (slope, treadle.jit(slope)):
         found = np.asarray(fn(x))[0, 0]
-        np.testing.assert_array_equal(found, [0, 0, 0, 0, 0.5, 0, 0, 0.5])
+        np.testing.assert_array_equal(found, [1, 0, 0, 2, 3, 0, 0, 4, 5, 0, 6, 0, 7, 0])
+
+
+def test_a_window_with_nan_is_nan_and_the_last_one_gets_the_gradient() -> None:
+    x = treadle.tensor(np.array([[[1.0, np.nan, np.nan, 5.0], [np.inf, 2.0, -1.0, -np.inf]]]))
+    for fn in (max_pool1d, treadle.jit(max_pool1d)):
+        np.testing.assert_array_equal(np.asarray(fn(x, 4))[0, :, 0], [np.nan, np.inf])
+        _, place = fn(x, 4, return_indices=True)
+        np.testing.assert_array_equal(np.asarray(place)[0, :, 0], [2, 0])
