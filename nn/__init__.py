@@ -41,6 +41,7 @@ from treadle.nn.convolution import (
 )
 from treadle.nn.dropout import Dropout
 from treadle.nn.embedding import Embedding
+from treadle.nn.init_report import init_report
 from treadle.nn.linear import LazyLinear, Linear
 from treadle.nn.loss import (
     BCELoss,
@@ -58,6 +59,7 @@ from treadle.nn.loss import (
 from treadle.nn.module import Module
 from treadle.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
 from treadle.nn.parameter import Parameter
+from treadle.nn.plotting import plot_history
 from treadle.nn.pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -68,6 +70,8 @@ from treadle.nn.pooling import (
     MaxPool2d,
 )
 from treadle.nn.shape import Flatten, Identity, Unflatten
+from treadle.nn.summary import summary
+from treadle.nn.training import accuracy, evaluate, fit, predict
 from treadle.nn.transformer import TransformerEncoder, TransformerEncoderLayer
 
 __all__ = [
@@ -137,7 +141,14 @@ __all__ = [
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "Unflatten",
+    "accuracy",
+    "evaluate",
+    "fit",
     "functional",
     "init",
+    "init_report",
+    "plot_history",
+    "predict",
+    "summary",
     "utils",
 ]

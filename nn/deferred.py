@@ -12,6 +12,7 @@ from treadle.ir.errors import TreadleError
 from treadle.nn.module import Module
 from treadle.tracer.errors import located
 from treadle.tracer.modes import active_trace
+from treadle.tracer.shapes import ShapeTrace, set_aside
 
 
 class Deferred(Module):
@@ -30,15 +31,17 @@ class Deferred(Module):
     def settle_by(self, size: int) -> None:
         """The first input has come. Raises TreadleError inside a jitted function: what the call
         would make there is no part of its results."""
-        if active_trace() is not None:
+        trace = active_trace()
+        if trace is not None and not isinstance(trace, ShapeTrace):
             raise located(
                 TreadleError(
                     f"{type(self).__name__} has no input size yet: give the model one input before "
                     "a jitted function uses it"
                 )
             )
+        with set_aside():
+            self.settle(size)
         self.waits = False
-        self.settle(size)
 
     def _check_complete(self, path: str) -> None:
         if self.waits:

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from treadle.ir.errors import ShapeError
+from treadle.ir.errors import ArgumentError, ShapeError
 from treadle.ir.types import shape_text
+from treadle.tracer.errors import located
 from treadle.tracer.generator import Generator, default_generator
 from treadle.tracer.items import library_generators
 from treadle.tracer.modes import active_trace, no_grad
@@ -123,6 +124,60 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
 def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     """Normal with a standard deviation of gain * sqrt(2 / (fan_in + fan_out))."""
     return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(fans(tensor))))
+
+
+def trunc_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
+) -> Tensor:
+    """From the normal distribution, drawn again where a value is outside of [a, b].
+
+    Raises ArgumentError where hardly any value would be inside."""
+    low, high = (math.erf((x - mean) / (std * math.sqrt(2))) / 2 for x in (a, b))
+    if not high - low > 1e-3:
+        raise located(
+            ArgumentError(f"[{a}, {b}] holds {high - low:.1g} of a normal({mean}, {std})")
+        )
+    values = _generator.normal(mean, std, tensor.shape)
+    while (out := (values < a) | (values > b)).any():
+        values[out] = _generator.normal(mean, std, int(out.sum()))
+    return _fill(tensor, values)
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """`gain` times a matrix [out, in * ..] of orthonormal rows, or columns if there are more rows
+    (Saxe et al., 2014): the Q of a normal matrix, signs such that R's diagonal is positive.
+
+    Raises ShapeError below rank 2."""
+    fans(tensor)
+    rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
+    normal = _generator.normal(size=(max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(normal)
+    q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
+    return _fill(tensor, gain * (q if rows >= columns else q.T).reshape(tensor.shape))
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """The identity; of a matrix that is not square as much as it has. Raises ShapeError unless the
+    rank is 2."""
+    if tensor.ndim != 2:
+        raise located(ShapeError(f"eye_ fills a matrix, found shape {shape_text(tensor.shape)}"))
+    return _fill(tensor, np.eye(tensor.shape[0], tensor.shape[1]))
+
+
+def dirac_(tensor: Tensor) -> Tensor:
+    """A convolution's weight that passes as many channels on as it can. Raises ShapeError below
+    rank 3."""
+    if tensor.ndim < 3:
+        raise located(
+            ShapeError(
+                f"dirac_ fills the weight of a convolution, found {shape_text(tensor.shape)}"
+            )
+        )
+    values = np.zeros(tensor.shape)
+    middle = tuple(size // 2 for size in tensor.shape[2:])
+    for channel in range(min(tensor.shape[:2])):
+        values[(channel, channel, *middle)] = 1.0
+    return _fill(tensor, values)
 
 
 def fans(tensor: Tensor) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from treadle.ir.errors import DTypeError, ShapeError, TreadleError
 from treadle.ir.types import DType, dtype_of, float32, float64, shape_text
+from treadle.nn.hooks import Handle, Hook, PreHook, call_with_hooks, name_layer
 from treadle.nn.parameter import Parameter
 from treadle.tracer import api
 from treadle.tracer.errors import located
@@ -23,6 +24,8 @@ class Module:
     """
 
     training: bool
+    _forward_pre_hooks: tuple[PreHook, ...] = ()
+    _forward_hooks: tuple[Hook, ...] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -38,8 +41,12 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
+            pre, post = self._forward_pre_hooks, self._forward_hooks
+            if pre or post:
+                return call_with_hooks(self, pre, post, args, kwargs)
             return self.forward(*args, **kwargs)
         except BaseException as error:
+            name_layer(error, self)
             leaving(error)
             raise
 
@@ -183,6 +190,16 @@ class Module:
     def float(self) -> Self:
         """`to(float32)`"""
         return self.to(float32)
+
+    def register_forward_pre_hook(self, hook: PreHook) -> Handle:
+        """Call `hook(module, args)` before each forward; what it returns, unless None, are the
+        arguments. In a jitted function it runs when that is traced."""
+        return Handle(self, "_forward_pre_hooks", hook)
+
+    def register_forward_hook(self, hook: Hook) -> Handle:
+        """Call `hook(module, args, result)` after each forward; what it returns, unless None, is
+        the result. In a jitted function it runs when that is traced."""
+        return Handle(self, "_forward_hooks", hook)
 
     # --- saving and loading ------------------------------------------------------------------
 
