@@ -87,17 +87,20 @@ def packing(blocks: Blocks, m: int, n: int, mr: int, nr: int, width: int, dtype:
 
 def plan_blocks(
     sizes: tuple[int, int, int], tile: tuple[int, int], width: int, dtype: DType, tiles: int,
-    rows: bool, turned: bool,
+    rows: bool, turned: bool, paneled: bool = False,
 ) -> Blocks:  # fmt: skip
     """Blocks for (m, n, k) and register tiles of (mr, nr), at least `tiles` of them. `rows`: the
-    right operand is contiguous along n; `turned`: the left one is along k."""
+    right operand is contiguous along n, in panels where `paneled`; `turned`: the left one is along
+    k."""
     (m, n, k), (mr, nr) = sizes, tile
     kc = min(up(even(k, 320 if dtype.itemsize == 4 else 224), width), k)
     nc = min(up(n, nr), _NC)
     nbytes = kc * nc * dtype.itemsize
-    direct = rows and (nbytes <= _DIRECT or m <= 4 * max(mr, 8))
+    direct = paneled or (rows and (nbytes <= _DIRECT or m <= 4 * max(mr, 8)))
     kb = k if direct else min(kc * max(_GATHERED // nbytes, 1), k)
     again = 0.05 if nbytes <= _DIRECT else 0.3  # what reading it for each tile of few rows costs
+    if paneled:
+        again = 1.0  # each thread keeps its own columns in its cache from step to step
     bm, bn, own = _pieces(m, min(n, nc), kc, (mr, nr), width, dtype, tiles, turned, again)
     strip = max(_STRIP // (bm * nr * dtype.itemsize), 1)
     return Blocks(nc, kb, kc, bm, bn, strip, direct, own)

@@ -34,7 +34,7 @@ from treadle.codegen.plan_tiles import GRAIN, Tiling, tiles_for, tiling, whole
 from treadle.codegen.target import Target
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function
-from treadle.ir.types import DType, TensorType
+from treadle.ir.types import DType, Shape, TensorType
 
 _SMALL: Final = 8192  # products below which gathering costs more than it saves
 
@@ -68,7 +68,8 @@ class ContractPlan:
 
     `tiling` cuts `loops` (and m, but for `packed`) into tiles; or `spread` says that each product
     runs in tiles. `shared`: bytes of packing that all threads share; `own`: bytes that each one
-    needs.
+    needs. `panel`: the right operand lies in panels of so many columns, `[n / panel][k][panel]`,
+    and is read there; 0 where it does not.
     """
 
     dtype: DType
@@ -90,6 +91,7 @@ class ContractPlan:
     shared: int
     own: int
     epilogue: FusedPlan | None
+    panel: int = 0
 
     @property
     def rows_last(self) -> bool:
@@ -111,6 +113,8 @@ class ContractPlan:
                 f", registers {self.mr} x {self.nr}, {self.blocks}, {self.shared} bytes shared, "
                 f"{self.own} a thread"
             )
+        if self.panel:
+            text += f" in panels of {self.panel}"
         if self.epilogue is not None:
             text += f", epilogue in {self.epilogue.lanes} lanes, tail {self.epilogue.tail}"
         if self.spread:
@@ -135,6 +139,9 @@ def plan_contract(
     joins = region is None or joins_freely(region)
     loops, sums, m, n, k, swapped = _axes(spec, left, right, result, joins)
     dtype = result.dtype
+    panel = 0 if swapped or sums else _panel(loops, m, n, k, region)
+    if panel:
+        loops, n = (), Axis(loops[0].size * panel, 0, 1, 1)
     width = target.lanes(dtype)
     size = prod(result.static_shape)
     kind = _kind(m, n, k, sums, size, dtype, target)
@@ -162,7 +169,7 @@ def plan_contract(
             Blocks(0, 0, kc, 0, 0, 0, False, False), Packing(0, 0, 0, 0, 0, 0), size, cut,
             False, 0, 0, epilogue,
         )  # fmt: skip
-    mr, vectors = _tile(m.size, n.size, target, width, used)
+    mr, vectors = _tile(m.size, n.size, target, width, used, panel)
     used.add((mr, vectors))
     nr = vectors * width
     each = m.size * n.size * k.size // (2 * width) + m.size * k.size + n.size * k.size
@@ -172,15 +179,39 @@ def plan_contract(
         cut = whole([x.size for x in loops], around * each)
     blocks = plan_blocks(
         (m.size, n.size, k.size), (mr, nr), width, dtype, tiles_for(each) if spread else 1,
-        n.b == 1, k.a == 1,
+        n.b == 1, k.a == 1, panel > 0,
     )  # fmt: skip
     place = packing(blocks, m.size, n.size, mr, nr, width, dtype)
     own = place.own_bytes + up(mr * nr * dtype.itemsize, ALIGN)
     shared = place.shared_bytes
     return ContractPlan(
         dtype, kind, swapped, loops, sums, m, n, k, lanes, mr, nr, blocks, place, size, cut,
-        spread, shared if spread else 0, own if spread else shared + own, epilogue,
+        spread, shared if spread else 0, own if spread else shared + own, epilogue, panel,
     )  # fmt: skip
+
+
+_PANEL_BYTES: Final = 128  # of one row of a panel
+
+
+def _panel(loops: Sequence[Axis], m: Axis, n: Axis, k: Axis, region: Function | None) -> int:
+    """The columns of a panel, where the right operand is an array of panels that together are the
+    columns of one product; else 0. `passes/loop_panels.py` makes such operands."""
+    if len(loops) != 1 or m.size == 1 or _is_small(m, n, k):
+        return 0
+    (j,), width = loops, n.size
+    lies = (j.a, j.b, j.c) == (0, k.size * width, width) and (n.b, n.c, k.b) == (1, 1, width)
+    if not lies or width & (width - 1) or width * 4 > 2 * _PANEL_BYTES or width < 8:
+        return 0
+    if region is not None and not all(_runs_on(v.type.shape, width) for v in region.inputs[1:]):
+        return 0
+    return width
+
+
+def _runs_on(shape: Shape, width: int) -> bool:
+    """May both axes of the columns be run as one through an operand of `shape`?"""
+    if len(shape) < 2:
+        return all(s == 1 for s in shape)
+    return (shape[-1] == 1) == (shape[-2] == 1) and (shape[-1] in (1, width))
 
 
 def _exchanged(axis: Axis) -> Axis:
@@ -231,8 +262,11 @@ def _is_small(m: Axis, n: Axis, k: Axis) -> bool:
     return work <= 512 or (work <= _SMALL and n.b == 1 and n.c == 1)
 
 
-def _tile(m: int, n: int, target: Target, width: int, used: set[Variant]) -> Variant:
-    """The register tile that needs the fewest cycles for an m x n result, by a rough count."""
+def _tile(
+    m: int, n: int, target: Target, width: int, used: set[Variant], panel: int = 0
+) -> Variant:
+    """The register tile that needs the fewest cycles for an m x n result, by a rough count; one
+    that divides a panel of the right operand."""
     options: tuple[Variant, ...]
     if target.registers >= 32:
         options = ((14, 2), (8, 3), (8, 2), (8, 1), (4, 4), (1, 8))
@@ -247,7 +281,8 @@ def _tile(m: int, n: int, target: Target, width: int, used: set[Variant]) -> Var
         known = 1.0 if option in used or not used else 1.15
         return -(-m // rows) * -(-n // (vectors * width)) * step * known
 
-    return min(options, key=cycles)
+    fitting = [o for o in options if not panel or panel % (o[1] * width) == 0]
+    return min(fitting, key=cycles)
 
 
 # --- letters ---------------------------------------------------------------------------------

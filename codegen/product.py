@@ -32,7 +32,8 @@ _POINTERS = (
 )  # fmt: skip
 _NUMBERS = (
     "m", "n", "k", "a_m", "a_k", "b_k", "b_n", "c_m", "c_n", "nc", "kb", "kc", "mr", "nr", "bm",
-    "bn", "strip", "group", "left_block", "right_block", "room", "direct", "own", "add", "last",
+    "bn", "strip", "group", "left_block", "right_block", "room", "direct", "own", "shift", "mask",
+    "across", "add", "last",
 )  # fmt: skip
 _BLOCK = ("jc", "nn", "pc", "kk", "going_on", "lefts")
 _FIELDS = {name: n for n, name in enumerate((*_POINTERS, *_NUMBERS, *_BLOCK))}
@@ -92,11 +93,18 @@ def new_frame(
     numbers = (
         m.size, n.size, k.size, m.a, k.a, k.b, n.b, m.c, n.c, blocks.nc, blocks.kb, blocks.kc,
         plan.mr, plan.nr, blocks.bm, blocks.bn, blocks.strip, where.group, where.left_block,
-        where.right_block, room, int(blocks.direct), int(blocks.own),
+        where.right_block, room, int(blocks.direct), int(blocks.own), *_columns(plan),
     )  # fmt: skip
     for name, value in zip(_NUMBERS, numbers, strict=False):
         frame.set(name, w.int(value))
     return frame
+
+
+def _columns(plan: ContractPlan) -> tuple[int, int, int]:
+    """How the right operand's columns lie: column j is `(j >> shift) * across + (j & mask)`."""
+    if not plan.panel:
+        return 0, 0, plan.n.b
+    return plan.panel.bit_length() - 1, plan.panel - 1, plan.panel * plan.k.size
 
 
 def product_function(state: Emission, dtype: DType) -> str:
@@ -257,9 +265,9 @@ class _Product:
         w = f.w
         row, mm, first, last = bounds
         number, start, ks = block
-        mr, nr, b_k, b_n, c_m, c_n = map(f.get, ("mr", "nr", "b_k", "b_n", "c_m", "c_n"))
+        mr, nr, b_k, c_m, c_n = map(f.get, ("mr", "nr", "b_k", "c_m", "c_n"))
         jc = f.get("jc")
-        b = self._at(w, f.get("b"), (w.add(f.get("pc"), start), b_k), (jc, b_n))
+        b = self._at(w, f.get("b"), (w.add(f.get("pc"), start), b_k))
         c = self._at(w, f.get("c"), (row, c_m), (jc, c_n))
         micro, in_place, strip = f.get("tile"), self._in_place(f), f.get("strip")
         packed = self._at(w, f.get("right"), (number, f.get("right_block")))
@@ -270,7 +278,7 @@ class _Product:
             columns = w.binary("llvm.smin", w.sub(last, jb), nr)
             lies = w.icmp("slt", jb, in_place)
             there = self._at(w, packed, (w.sub(jb, in_place), ks))
-            right = w.select(lies, self._at(w, b, (jb, b_n)), there)
+            right = w.select(lies, self._column(f, b, w.add(jc, jb)), there)
             step = w.select(lies, b_k, nr)
             full = w.and_(w.icmp("eq", columns, nr), unit)
             with w.loop(0, _count(w, mm, mr), label="ir") as i:
@@ -293,6 +301,12 @@ class _Product:
                     over = w.add(w.add(jc, jb), columns)
                     listed = ", ".join(map(str, (f.base, row, w.add(row, mm), at, over)))
                     w.effect(f"call void {f.get('epilogue').ref}({listed})")
+
+    def _column(self, f: Frame, base: Val, column: Val) -> Val:
+        """Where a column of the right operand begins, read where it lies."""
+        w = f.w
+        panel = w.mul(w.lshr(column, f.get("shift")), f.get("across"))
+        return w.gep(base, w.add(panel, w.and_(column, f.get("mask"))), self.elem)
 
     def _is_ready(self, f: Frame) -> Val:
         """Is the product complete with these `kb` of k, and something to be done with it?"""

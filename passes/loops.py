@@ -10,6 +10,7 @@
   loop_hoist     what consts determine, and products of a row with a const, run before the loop
   loop_sink      products that a step gives as rows only run behind the loop
   loop_sums      a carry that adds up products is one product behind the loop
+  loop_panels    weights that every step multiplies with lie as the product reads them
 
 It runs twice. Before autodiff products of rows leave, so that their derivatives are outside from
 the first; behind it, what autodiff has made.
@@ -29,6 +30,7 @@ from treadle.passes.copier import Copier
 from treadle.passes.inline import inline
 from treadle.passes.loop_draft import Draft
 from treadle.passes.loop_hoist import hoist_invariants, hoist_products
+from treadle.passes.loop_panels import use_panels
 from treadle.passes.loop_simplify import simplify
 from treadle.passes.loop_sink import add_rows, sink_rows
 from treadle.passes.loop_sums import add_sums, take_sums
@@ -39,13 +41,13 @@ def run(fn: Function, ctx: PassContext) -> Function:
     """`fn` with lean loops, without `remat`."""
     if not has_control(fn):
         return fn
-    done = _rewritten(dce.sweep(_without_remat(fn, ctx)), ctx)
+    done = _rewritten(dce.sweep(_without_remat(fn, ctx)), ctx, False)
     return dce.sweep(done)
 
 
 def run_early(fn: Function, ctx: PassContext) -> Function:
     """`fn`, as the user wrote it, with lean loops."""
-    return _rewritten(_unmarked(fn), ctx) if has_control(fn) else fn
+    return _rewritten(_unmarked(fn), ctx, True) if has_control(fn) else fn
 
 
 def _unmarked(fn: Function, inside: bool = False) -> Function:
@@ -75,25 +77,32 @@ def _without_remat(fn: Function, ctx: PassContext) -> Function:
     return copier.finish()
 
 
-def _rewritten(fn: Function, ctx: PassContext) -> Function:
+def _rewritten(fn: Function, ctx: PassContext, early: bool) -> Function:
     used = {a for i in fn.instrs for a in i.args} | set(fn.outputs)
     copier = Copier(fn)
     for instr in fn.instrs:
         if not is_control(instr):
             copier.keep(instr)
             continue
-        regions = [dce.sweep(_rewritten(region, ctx)) for region in instr.regions]
+        regions = [dce.sweep(_rewritten(region, ctx, early)) for region in instr.regions]
         current = copier.renewed(instr, regions)
         if instr.op.name == "remat":
             copier.put(instr, current)
         elif instr.op.name == "scan":
-            _loop(copier, instr, current, used, ctx)
+            _loop(copier, instr, current, used, ctx, early)
         else:
             _branch(copier, instr, current)
     return copier.finish()
 
 
-def _loop(copier: Copier, instr: Instr, current: Instr, used: set[Value], ctx: PassContext) -> None:
+def _loop(
+    copier: Copier,
+    instr: Instr,
+    current: Instr,
+    used: set[Value],
+    ctx: PassContext,
+    early: bool,
+) -> None:
     b = copier.builder
     draft = Draft(current, current.args)
     read = {new for new, old in zip(current.results, instr.results, strict=True) if old in used}
@@ -103,11 +112,13 @@ def _loop(copier: Copier, instr: Instr, current: Instr, used: set[Value], ctx: P
     simplify(draft, read, b)
     sunk = sink_rows(draft)
     sums = take_sums(draft)
+    panels = 0 if early else use_panels(draft, b)
     for count, rule, what in (
         (invariant, "hoist", "instructions that are the same in every step"),
         (products, "hoist_products", "products of rows"),
         (len(sunk), "sink", "products that are rows"),
         (len(sums), "sum", "sums of products"),
+        (panels, "panels", "products with consts"),
     ):
         if count:
             ctx.fired(rule, instr.loc, f"{count} {what}")
