@@ -14,6 +14,8 @@ traffic than they save.
 
 from __future__ import annotations
 
+from typing import Final
+
 from treadle.ir.builder import Builder
 from treadle.ir.control import instr_must_run
 from treadle.ir.graph import Instr, Value
@@ -80,6 +82,8 @@ def _with_makers(draft: Draft, roots: list[Instr]) -> set[Instr]:
     return found
 
 
+_DEEP: Final = 8  # multiplications for an element of a product
+
 # --- products for all steps ----------------------------------------------------------------------
 
 
@@ -103,12 +107,19 @@ def hoist_products(draft: Draft, b: Builder) -> int:
         rows.add(instr.result)
         liftable[instr.result] = instr
         behind = any(a in liftable and liftable[a] in products for a in args)
-        if instr.op.name == "matmul" or (instr.op.elementwise and behind and _keeps_size(instr)):
+        product = instr.op.name == "matmul" and not stacked[1] and _is_deep(instr)
+        if product or (instr.op.elementwise and behind and _keeps_size(instr)):
             products.add(instr)
     if not any(i.op.name == "matmul" for i in products):
         return 0
     _lift_products(draft, b, products, liftable)
     return sum(i.op.name == "matmul" for i in products)
+
+
+def _is_deep(instr: Instr) -> bool:
+    """Is an element enough work to be worth storing and loading?"""
+    depth = instr.args[0].type.shape[-1]
+    return isinstance(depth, int) and depth >= _DEEP
 
 
 def _keeps_size(instr: Instr) -> bool:
