@@ -35,10 +35,14 @@ class Ahead:
         self._object: bytes | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="treadle compiles ahead")
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # there is no thread to be had: who asks for it first compiles it
+            self._ended.set()
 
     def object(self) -> bytes:
-        """The object file, when it is there. Raises CompileError where LLVM refuses the module."""
+        """The object file, when it is there. Raises CompileError where LLVM refuses the module,
+        MemoryError."""
         self._ended.wait()
         if self._object is None:
             self._compile()
@@ -47,14 +51,15 @@ class Ahead:
 
     def join(self) -> None:
         """Wait until the thread has ended."""
-        self._thread.join()
+        if self._thread.ident is not None:  # else it was never started
+            self._thread.join()
 
     def _compile(self) -> None:
         self._object = compile_object(self.module.opened(), self._target)[0]
 
     def _run(self) -> None:
         # Who needs what failed here asks for it again, and is told why.
-        with _quick_turns(), contextlib.suppress(CompileError):
+        with _quick_turns(), contextlib.suppress(CompileError, MemoryError):
             try:
                 self._compile()
             finally:

@@ -251,3 +251,38 @@ def test_no_thread_for_a_progress_line_is_no_reason_not_to_compile(
     assert np.array_equal(fn(treadle.ones(3)).numpy(), np.full(3, 5, np.float32))
     with progress(fn.specializations[0].function):
         pass
+
+
+PRODUCT = """
+from treadle.runtime import ahead
+
+treadle.jit(lambda x: x + 1)(few)  # LLVM is there
+square = treadle.tensor(np.eye(300, dtype=np.float32))
+fn = treadle.jit(lambda x: treadle.softmax(x @ x, axis=-1))
+said = refused(lambda: fn(square), 16)
+assert "compiler" in said, said
+assert ahead._begun
+assert fn(square).shape == (300, 300)
+"""
+
+
+@on_linux
+def test_a_product_for_whose_compilation_there_is_no_memory() -> None:
+    """Its library is compiled on another thread, which says nothing."""
+    run(PRODUCT)
+
+
+def test_no_thread_to_compile_on_is_no_reason_not_to_compile() -> None:
+    run(
+        """
+import threading
+
+def start(self):
+    raise RuntimeError("can't start new thread")
+
+threading.Thread.start = start
+square = treadle.tensor(np.eye(300, dtype=np.float32))
+fn = treadle.jit(lambda x: x @ x)
+assert np.array_equal(fn(square).numpy(), square.numpy())
+"""
+    )
