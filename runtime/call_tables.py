@@ -130,8 +130,8 @@ def call_of(spec: Specialization, plan: GuardPlan, arguments: int) -> Call | Non
         for word, function in ((Word.LOCATE, call.locate), (Word.PREPARE, call.prepare)):
             call.kept.append(function)
             call.table[word] = id(function)
-        call.prepare()
         if not writer.prepares:
+            call.prepare()
             call.table[Word.PREPARE] = 0
     return call
 

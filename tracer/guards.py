@@ -3,14 +3,15 @@
     match(roots) -> [what was asked for] or None
 
 `roots` are the values bound to the parameters. The source is written from the items of a `Tree`,
-a line or two an item and no calls where there is a way without, because it runs at every call:
+a line or two an item and no calls where there is a way without, because it runs at every call, and
+few statements, because Python takes longer to compile a guard than to trace a small function:
 
     v0 = roots[0]
     if type(v0) is not c0: return None
     v1 = v0.__dict__
-    if len(v1) != 3: return None
-    v2 = v1['lr']
-    if type(v2) is not float or v2 != c1: return None
+    if len(v1) != 3 or v1['steps'] is not c1 or v1['train'] is not True: return None
+    v4 = v1['lr']
+    if type(v4) is not float or v4 != c2: return None
     ...
     return [v7, v9]
 
@@ -107,6 +108,8 @@ class _Writer:
         }  # fmt: skip
         self._names: dict[int, str] = {}
         self._kept: list[Any] = []
+        self._used: set[int] = set()  # numbers of items that others are reached through
+        self._conditions: list[str] = []
         self.lines: list[str] = []
 
     def constant(self, value: Any) -> str:
@@ -118,9 +121,13 @@ class _Writer:
         return name
 
     def source(self) -> str:
-        for item in self.plan.needed():
+        needed = self.plan.needed()
+        for item in needed:
+            self._used.update(x.number for x in (item.parent, item.of) if x is not None)
+        for item in needed:
             self.emit(item)
         self.shared()
+        self.join()
         body = "\n".join(f"        {line}" for line in self.lines) or "        pass"
         fetched = ", ".join(f"v{item.number}" for item in self.plan.fetch)
         return (
@@ -130,16 +137,39 @@ class _Writer:
         )
 
     def fail_if(self, condition: str) -> None:
-        self.lines.append(f"if {condition}: return None")
+        self._conditions.append(condition)
+
+    def assign(self, names: str, value: str) -> None:
+        self.join()
+        self.lines.append(f"{names} = {value}")
+
+    def join(self) -> None:
+        """One statement for all conditions since the last one."""
+        if self._conditions:
+            self.lines.append(f"if {' or '.join(self._conditions)}: return None")
+            self._conditions.clear()
 
     def emit(self, item: Item) -> None:
         v = f"v{item.number}"
         if item.kind == "absent":
             self.fail_if(self.present(item))
             return
-        self.lines.append(f"{v} = {self.access(item)}")
+        if self.is_looked_at_once(item):
+            v = self.access(item)
+        else:
+            self.assign(v, self.access(item))
         if self.plan.checked(item):
             getattr(self, f"check_{item.kind}")(item, v)
+
+    def is_looked_at_once(self, item: Item) -> bool:
+        """Whether its value appears in one condition and nowhere else."""
+        if item.number in self._used or not self.plan.checked(item):
+            return False
+        if item.number in self.plan.fetched:
+            return False
+        x = item.value
+        singleton = item.kind == "scalar" and (x is None or x is True or x is False)
+        return singleton or item.kind in ("same", "alias")
 
     def access(self, item: Item) -> str:
         how, key = item.step.how, item.step.key
@@ -297,7 +327,7 @@ class _Writer:
             container = container_of(type(item.value))
             assert container is not None
             children, rest = container.parts(item.value)
-            self.lines.append(f"{v}parts, {v}rest = {self.constant(container.parts)}({v})")
+            self.assign(f"{v}parts, {v}rest", f"{self.constant(container.parts)}({v})")
             self.fail_if(f"len({v}parts) != {len(children)} or {v}rest != {self.constant(rest)}")
 
     def check_object(self, item: Item, v: str) -> None:
