@@ -11,7 +11,7 @@ from agreement import Case, Draw, normal
 
 from treadle.nn import functional
 
-RECORDED = 80
+RECORDED = 60
 
 Pads = tuple[tuple[int, int], ...]
 

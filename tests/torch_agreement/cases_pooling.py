@@ -10,7 +10,7 @@ from agreement import Case, Draw, distinct, fixed, normal
 
 from treadle.nn import functional
 
-RECORDED = 90
+RECORDED = 50
 
 
 def _text(value: Any) -> str:

@@ -8,7 +8,7 @@ from agreement import Case, normal
 
 from treadle.nn import functional
 
-RECORDED = 50
+RECORDED = 30
 
 
 def resized(shape: tuple[int, ...], mode: str, **options: Any) -> Case:
