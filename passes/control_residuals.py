@@ -1,9 +1,9 @@
 """What a loop keeps of each step for the loop back, and what that computes again: the cost model.
 
 A value that every step reads, and a row of an array, are there anyway. What is computed from consts
-alone is computed again: it leaves the loop later. A movement or a cheap elementwise instruction is
-computed again where that keeps no more bytes than the value has. All else is kept: a product, a
-sum, an exponential.
+alone is computed again: it leaves the loop later. A movement, a cheap elementwise instruction and a
+mask that was drawn are computed again where that keeps no more bytes than the value has. All else
+is kept: a product, a sum, an exponential.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Instr, Value
 from treadle.ir.op import Trait
 from treadle.ir.ops.control import ScanAttrs
+from treadle.ir.scalar import Numbered
 from treadle.passes.recompute import bytes_of
 
 _CHAIN = 8  # instructions that are computed again for one value
@@ -129,5 +130,7 @@ def _is_cheap(instr: Instr) -> bool:
     if instr.regions or op.has(Trait.EXPENSIVE) or op.has(Trait.COMPOSITE) or instr_can_fail(instr):
         return False
     if not instr.args:
+        return True
+    if isinstance(op.lower, Numbered):  # random numbers, from the number of their draw
         return True
     return op.elementwise or (op.has(Trait.MOVEMENT) and op.name != "gather")

@@ -45,7 +45,7 @@ def repeated(x: Tensor) -> Tensor:
         n, y = carry
         return n + 1, y + treadle.rand_like(y)
 
-    return treadle.while_loop(go_on, body, (treadle.tensor(0), x))[1]
+    return treadle.while_loop(go_on, body, (treadle.tensor(0), x), max_steps=10)[1]
 
 
 def remembered(x: Tensor) -> Tensor:
@@ -89,3 +89,17 @@ def test_their_gradients_are_those_of_the_numbers_drawn(
 ) -> None:
     compiled, eager = both(treadle.grad(lambda x: (program(x) ** 2).sum()))
     np.testing.assert_allclose(compiled, eager, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loop_keeps_the_number_of_each_draw_instead_of_its_mask() -> None:
+    def body(carry: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+        carry = dropout(treadle.tanh(carry + row), 0.3)
+        return carry, carry
+
+    start = treadle.zeros((4, 8))
+    slope = treadle.jit(treadle.grad(lambda x: (treadle.scan(body, start, x)[1] ** 2).sum()))
+    text = slope.ir("fuse", X)
+    forth, back = (line for line in text.splitlines() if "= scan(" in line)
+    assert "bool[" not in forth
+    assert "bool[" not in back
+    assert text.count("random_uniform(") == 2
