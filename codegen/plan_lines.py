@@ -21,6 +21,7 @@ from treadle.ir.types import TensorType
 
 FEW: Final = 24  # elements that are sorted by insertion
 _LINE: Final = 64  # bytes of a cache line
+_STRIP: Final = 4  # lines of each row that a tile adds to: each tile reads all indices
 _ALIGN: Final = 64
 
 # About how many cycles an element takes.
@@ -177,8 +178,9 @@ def _plan_scatter_add(instr: Instr) -> LinesPlan:
     shape = type.static_shape
     block = prod(shape[i] for i in remaining_axes(len(shape), axes))
     writes = prod(instr.args[2].type.static_shape)
-    step = max(_LINE // type.dtype.itemsize, 1)
-    work = writes * (block * _ADD_CYCLES // step + 8) + type.nbytes // 16
+    line = max(_LINE // type.dtype.itemsize, 1)
+    step = line * max(min(_STRIP, block // line // 2), 1)
+    work = writes * (block * _ADD_CYCLES // line + 8)
     return _plan(instr, "writes", "columns", block, work, step=step)
 
 

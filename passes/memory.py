@@ -143,6 +143,23 @@ class _Planner:
                 continue
             if self._overwrites_safely(root, state, copied):
                 self.in_place.append((state, j))
+        taken = {j for _, j in self.in_place}
+        for j, root in direct:
+            if j not in taken:
+                self._begin_in(self.places[root], root)
+
+    def _begin_in(self, place: Place, result: Value) -> None:
+        """What is written into, and made for that alone (a gradient's zeros), is made where the
+        result shall lie. A fresh buffer of a result may be written at any time."""
+        writer = result.producer
+        while writer is not None and writer.op.name in _ADDRESSED:
+            old = self.roots[writer.args[0]]
+            begins = self._reads_where_it_writes(writer, result, old)
+            ends = self.life[old].end == self.life[result].start
+            if old in self.places or not (begins and ends):
+                return
+            self.places[old] = place
+            result, writer = old, old.producer
 
     def _overwrites_safely(self, new: Value, state: int, copied: set[Value]) -> bool:
         """May `new` be written over the buffer of state parameter `state`?"""
