@@ -7,7 +7,6 @@ not followed; objects of theirs are walked into, for they may hold values that s
 
 from __future__ import annotations
 
-import dis
 import functools
 import inspect
 import re
@@ -17,6 +16,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from treadle.ir.dataclass import dataclass
+from treadle.tracer.bytecode import NOTHING, Instruction, instructions, is_remainder
 
 _OPEN_PARTS = ("treadle.nn", "treadle.examples", "treadle.bench")
 _OPAQUE = frozenset({"numpy", "llvmlite", "torch", "jax", "jaxlib", "builtins", "pytest"})
@@ -97,29 +97,28 @@ class _Names:
         self.attributes.update(code.co_names)
         for const in code.co_consts[_has_docstring(code) :]:
             self.attributes.update(_words(const))
-        before: list[dis.Instruction] = []
-        for instruction in dis.get_instructions(code):
-            self.instruction(instruction, before)
-            before = [*before[-1:], instruction]
+        first = second = NOTHING
+        for here in instructions(code):
+            self.instruction(here, first, second)
+            first, second = second, here
         if not _FORMAT.isdisjoint(code.co_names):
             self.attributes.update(_REPRESENTATION)
 
-    def instruction(self, here: dis.Instruction, before: list[dis.Instruction]) -> None:
-        name, last = here.opname, before[-1] if before else None
-        if name in _GLOBALS:
-            self.globals[here.argval] = None
-        elif name in _ATTRIBUTES and last is not None and last.opname in _GLOBALS:
-            self.chains[last.argval, here.argval] = None
-        elif name == "IMPORT_NAME":
-            level = before[0].argval if len(before) == 2 else 0
-            self.imports[here.argval, level if isinstance(level, int) else 0] = None
-        elif name == "MATCH_CLASS":
+    def instruction(self, here: Instruction, first: Instruction, last: Instruction) -> None:
+        """`first` and `last`: the two before it."""
+        op, arg, value = here
+        if op in _GLOBALS:
+            self.globals[value] = None
+        elif op in _ATTRIBUTES and last[0] in _GLOBALS:
+            self.chains[last[2], value] = None
+        elif op == "IMPORT_NAME":
+            level = first[1] if first[0] == "LOAD_SMALL_INT" else first[2]
+            self.imports[value, level if isinstance(level, int) else 0] = None
+        elif op == "MATCH_CLASS":
             self.computed = True  # __match_args__ says which attributes
-        elif name in _FORMATTING or (name == "BINARY_OP" and here.argrepr in ("%", "%=")):
+        elif op in _FORMATTING or (op == "BINARY_OP" and is_remainder(arg)):
             self.attributes.update(_REPRESENTATION)
-        elif name == "CONTAINS_OP" or (
-            name == "COMPARE_OP" and (last is None or last.opname != "LOAD_CONST")
-        ):
+        elif op == "CONTAINS_OP" or (op == "COMPARE_OP" and last[0] != "LOAD_CONST"):
             self.attributes.add("__eq__")
 
 
