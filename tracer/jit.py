@@ -373,6 +373,21 @@ class Jitted:
                 return fitting[0]
             return self._specialize(roots)
 
+    def compared(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it, compiled where that is not done yet, and compare with what plain Python gives
+        and leaves behind.
+
+        Raises TraceError naming the first value that differs, with all state as before.
+        """
+        from treadle.tracer.checking import compare_with_eager  # only where it is asked for
+
+        return compare_with_eager(
+            self.where,
+            self._reach(self._bound(args, kwargs)),
+            lambda: self.__wrapped__(*args, **kwargs),
+            lambda: self(*args, **kwargs),
+        )
+
     def profile(self, *args: Any, repeat: int = 20, **kwargs: Any) -> Profile:
         """Where the time of a call with these arguments goes, kernel by kernel.
 
