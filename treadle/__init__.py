@@ -79,15 +79,16 @@ from treadle.tracer.tensor import Tensor
 from treadle.tracer.traceback import open_doors as _open_doors, opened as _opened, set_traceback
 
 if _TYPE_CHECKING:
-    from treadle import data as data
+    from treadle import data as data, testing as testing
 
 __version__ = _VERSION
 
 
 def __getattr__(name: str) -> _Any:
-    """`treadle.data` is imported when it is first used: a tenth of the import's time."""
-    if name == "data":
-        return _import_module("treadle.data")
+    """`treadle.data` and others are imported when they are first used: a tenth of the import's
+    time."""
+    if name in ("data", "testing"):
+        return _import_module(f"treadle.{name}")
     raise AttributeError(f"module 'treadle' has no attribute {name!r}")
 
 
