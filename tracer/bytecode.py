@@ -19,11 +19,8 @@ _NAME_SHIFT: Final[dict[str, int]] = {
     "LOAD_SUPER_ATTR": 2,
 }
 _CONST: Final = "LOAD_CONST"
-_REMAINDERS: Final = frozenset(
-    n
-    for n, (_, symbol) in enumerate(getattr(dis, "_nb_ops"))
-    if symbol in ("%", "%=")  # noqa: B009
-)
+_OPERATORS: Final = dis._nb_ops  # type: ignore[attr-defined]
+_REMAINDERS: Final = frozenset(n for n, x in enumerate(_OPERATORS) if x[1] in ("%", "%="))
 _OPNAMES: Final = tuple(dis.opname)
 _EXTENDED_ARG: Final = dis.EXTENDED_ARG
 _CACHE: Final = dis.opmap.get("CACHE", -1)
