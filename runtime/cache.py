@@ -111,6 +111,8 @@ def entries() -> list[Kept]:
         found = list(_scan(opened(create=False)))
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise Unusable(f"{folder()} cannot be read: {error.strerror}") from None
     return sorted(found, key=lambda e: (e.used, e.key))
 
 
@@ -118,11 +120,19 @@ def clear() -> int:
     """Remove all entries; returns how many there were. Raises Unusable."""
     found = entries()
     for entry in found:
-        entry.path.unlink(missing_ok=True)
+        remove(entry)
     with contextlib.suppress(FileNotFoundError):
         _sweep_unfinished(folder(), older_than=0.0)
     _state.total = None
     return len(found)
+
+
+def remove(entry: Kept) -> None:
+    """Remove an entry, if it is still there. Raises Unusable."""
+    try:
+        entry.path.unlink(missing_ok=True)
+    except OSError as error:
+        raise Unusable(f"{entry.path} cannot be removed: {error.strerror}") from None
 
 
 def damage(entry: Kept) -> str:
@@ -131,6 +141,8 @@ def damage(entry: Kept) -> str:
         check(entry.key, _read(entry.path))
     except Damaged as why:
         return str(why)
+    except FileNotFoundError:  # another process has removed it
+        return ""
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
     return ""
@@ -148,9 +160,12 @@ def _read(path: Path) -> bytes:
     # no link that leads elsewhere, and no pipe that never ends
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     with open(os.open(path, flags | getattr(os, "O_BINARY", 0)), "rb") as file:  # noqa: PTH123
-        why = distrust(os.fstat(file.fileno()))
+        status = os.fstat(file.fileno())
+        why = distrust(status)
         if why:
             raise Damaged(f"it {why}")
+        if status.st_size > knobs.cache_bytes():  # nobody else's gigabytes are read into memory
+            raise Damaged("it is larger than the cache")
         return file.read()
 
 

@@ -57,7 +57,7 @@ def _verify() -> int:
     found = cache.entries()
     damaged = [(e, why) for e in found if (why := cache.damage(e))]
     for entry, why in damaged:
-        entry.path.unlink(missing_ok=True)
+        cache.remove(entry)
         print(f"removed {entry.path.name}: {why}")
     print(f"{len(found) - len(damaged)} of {len(found)} entries are whole")
     return 1 if damaged else 0

@@ -193,6 +193,7 @@ def _disk_cache(report: Report) -> None:
         where = folder()
         report.say("cache", f"{where}{'' if cache.is_on() else ' (off: TREADLE_CACHE=0)'}")
         opened(create=False)
+        kept = cache.entries()
     except FileNotFoundError:
         report.say("cache size", "empty")
         if not os.access(_nearest(where), os.W_OK):
@@ -201,7 +202,6 @@ def _disk_cache(report: Report) -> None:
     except Unusable as why:
         report.amiss.append(f"no disk cache: {why}; set TREADLE_CACHE_DIR to another place")
         return
-    kept = cache.entries()
     report.say("cache size", f"{sum(e.size for e in kept) / 1e6:.2f} MB in {len(kept)} entries")
     if not os.access(where, os.W_OK):
         report.amiss.append(f"{where} cannot be written to: set TREADLE_CACHE_DIR to another place")
