@@ -56,11 +56,11 @@ class Generator:
         """Go on from a state that `get_state` gave; returns the generator. Raises DTypeError and
         ShapeError for anything else."""
         if not isinstance(state, Tensor) or state.dtype != int64:
-            found = state.type if isinstance(state, Tensor) else type(state).__name__
-            raise located(DTypeError(f"the state of a generator is an int64 tensor, found {found}"))
+            what = str(state.type) if isinstance(state, Tensor) else type(state).__name__
+            raise located(DTypeError(f"the state of a generator is an int64 tensor, found {what}"))
         if state.shape != (2,):
-            found = shape_text(state.shape)
-            raise located(ShapeError(f"the state of a generator has shape (2,), found {found}"))
+            what = shape_text(state.shape)
+            raise located(ShapeError(f"the state of a generator has shape (2,), found {what}"))
         with no_grad(), _DRAWING:
             for own, part in zip(self._parts(), (state[0], state[1]), strict=True):
                 write(own, part)
@@ -84,14 +84,15 @@ class Generator:
 
 def seed_number(seed: object) -> int:
     """A seed as an int64 of the same bits. Raises ArgumentError for what is no such int."""
-    is_int = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
-    if not is_int or not 0 <= int(seed) < 2**64:  # type: ignore[call-overload]
+    number = -1
+    if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
+        number = int(seed)
+    if not 0 <= number < 2**64:
         raise located(
             ArgumentError(
                 f"a seed must be an int that is at least 0 and below 2**64, found {seed!r:.60}"
             )
         )
-    number = int(seed)  # type: ignore[call-overload]
     return number - 2**64 if number >= 2**63 else number
 
 

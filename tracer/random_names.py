@@ -105,14 +105,13 @@ def randint(
 
     Raises ArgumentError unless low < high, DTypeError where they do not fit `dtype`.
     """
-    if size is None:
-        if high is None:
-            raise ArgumentError("randint needs high and size, or low, high and size")
-        low, high, size = 0, low, high  # type: ignore[assignment]
-    if high is None:
-        low, high = 0, low
-    bounds = as_int(low, "randint's low"), as_int(high, "randint's high")
-    return random_draws.randint(generator_or_default(generator), size, *bounds, dtype=dtype)
+    first, last, shape = (0, low, high) if size is None else (low, high, size)
+    if shape is None:
+        raise ArgumentError("randint needs high and size, or low, high and size")
+    if last is None:
+        first, last = 0, first
+    bounds = as_int(first, "randint's low"), as_int(last, "randint's high")
+    return random_draws.randint(generator_or_default(generator), shape, *bounds, dtype=dtype)
 
 
 @array_function

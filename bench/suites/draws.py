@@ -95,12 +95,11 @@ def _dropout() -> dict[str, Program]:
             kept = jax.random.bernoulli(key, 1 - PROBABILITY, x.shape)
             return jax.numpy.where(kept, x / (1 - PROBABILITY), 0.0)
 
-        @jax.jit
-        def step(x: Any, w: Any, n: Any) -> Any:
+        def both(x: Any, w: Any, n: Any) -> Any:
             y, pull = jax.vjp(lambda x: dropped(x, jax.random.fold_in(key, n)), x)
             return y, pull(w)[0]
 
-        numbers = count()
+        step, numbers = jax.jit(both), count()
         return lambda: jax.block_until_ready(step(x, w, next(numbers)))
 
     return {"treadle": ours, "torch": torch_step, "jax": jax_step}
