@@ -31,6 +31,7 @@ from treadle.ir.op import Attrs, Trait
 from treadle.ir.regions import broadcasts_to, is_epilogue_op, takes_epilogue
 from treadle.ir.scalar import Numbered
 from treadle.ir.types import Shape, size_product
+from treadle.passes import early_views
 from treadle.passes.epilogue_needs import Epilogue, Needs, body_of, sources_of
 from treadle.passes.fuse_build import is_scalar_const, scalar_const
 from treadle.passes.fuse_regions import MAX_CHEAP
@@ -45,6 +46,7 @@ def run(fn: Function, ctx: PassContext) -> Function:
     """`fn` with elementwise consumers of its contractions as their epilogues."""
     if not any(i.op.name == "contract" for i in fn.instrs):
         return fn
+    fn = early_views.run(fn)
     walk = _Walk(fn, ctx)
     found = [
         walk.epilogue(n)
@@ -213,12 +215,19 @@ class _Walk:
             return False
         if self.place[maker.result] > at:
             return True  # there is no other way
+        if maker.op.name != "broadcast_to" and _is_between(maker.result, found.product):
+            return False  # computed once for each of its elements, not for each of the product's
         if all(u is user for u in self.users[maker.result]):
             return maker.result not in self.outputs
         if maker.op.has(Trait.EXPENSIVE):
             return False
         large = [a for a in maker.args if a.type.size == found.product.type.size]
         return maker.op.name == "broadcast_to" or len(large) <= 1
+
+
+def _is_between(value: Value, product: Value) -> bool:
+    """Has it more than one element, and fewer than the product?"""
+    return value.type.size not in (1, product.type.size)
 
 
 def _is_map_or_view(instr: Instr) -> bool:

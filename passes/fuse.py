@@ -14,6 +14,7 @@ What a legal region is, which code generation relies on, stands in `treadle.ir.r
   updates       updates of parameters become regions, or instructions again
   fuse_shapes   reductions keep their axes; reshapes move below elementwise chains
   fuse_split    large reductions to a few elements get partial results
+  early_views   small operands of epilogues move up, in front of their contractions
   epilogue      elementwise consumers move into contractions
   fuse_regions  clusters grow (on `fuse_graph`, which keeps them acyclic)
   fuse_build    what each region stores and what it computes again; the new Function
