@@ -50,7 +50,7 @@ def run(fn: Function) -> Function:
 
 def _moved(fn: Function, first: int) -> set[Instr]:
     """Reshapes of few elements behind the first contraction, and what leads to them."""
-    late = set(fn.instrs[first:])
+    late: set[Instr | None] = {*fn.instrs[first:]}
     work = [i for i in fn.instrs[first:] if i.op.name == "reshape" and _is_small(i)]
     found: set[Instr] = set()
     while work:
@@ -58,8 +58,15 @@ def _moved(fn: Function, first: int) -> set[Instr]:
         if instr in found:
             continue
         found.add(instr)
-        makers = (a.producer for a in instr.args)
-        work += [m for m in makers if m in late and m is not None and _is_small(m)]
+        work += [
+            a.producer
+            for a in instr.args
+            if a.producer is not None and a.producer in late and _is_small(a.producer)
+        ]
+    for instr in fn.instrs[first:]:
+        makers: set[Instr | None] = {a.producer for a in instr.args}
+        if not makers.isdisjoint(found) and makers & late <= found and _is_small(instr):
+            found.add(instr)
     return found
 
 
