@@ -6,8 +6,7 @@
    consts, and the number of steps done before the carries.
 2. A carry has one type: outside, as a parameter, as a result of the region. An array has one
    axis more than its row, in front, of `length`.
-3. A scan without a length has `until`, no arrays, and no `steps`. One with `until` is not
-   reversed.
+3. A scan without a length has `until` and no arrays. One with `until` is not reversed.
 4. A `switch` has one region for each branch, at least one, all with the same parameter and result
    types. Its first operand is the index (an integer of rank 0), the others are the parameters.
 5. A `remat` has one region, whose parameters are the operands and whose results are its own.
@@ -150,8 +149,8 @@ def _check_scan(instr: Instr) -> Iterator[str]:
     if min(a.consts, a.carries, 0 if a.length is None else a.length) < 0:
         yield f"counts must be at least 0, found {a}"
         return
-    if a.length is None and (not a.until or a.steps):
-        yield "a scan without a length needs `until`, and takes no number of steps"
+    if a.length is None and not a.until:
+        yield "a scan without a length needs `until`"
         return
     if a.until and a.reverse:
         yield "a scan with `until` is not reversed"

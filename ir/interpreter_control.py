@@ -33,8 +33,9 @@ def _run_scan(instr: Instr, args: Sequence[Array], run: Run) -> list[Array]:
     stacks = [np.zeros(t.static_shape, t.dtype.dtype) for t in types]
     carries = list(given.carries)
     bound = a.length
-    if given.steps is not None and bound is not None:
-        bound = min(max(int(given.steps), 0), bound)
+    if given.steps is not None:
+        most = max(int(given.steps), 0)
+        bound = most if bound is None else min(most, bound)
     done = 0
     while bound is None or done < bound:
         at = bound - 1 - done if a.reverse and bound is not None else done

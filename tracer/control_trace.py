@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from treadle.ir.control import Outs, stacked_type
+from treadle.ir.control import Outs, row_type, stacked_type
 from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import TraceError
 from treadle.ir.graph import Function, Value
@@ -100,11 +100,11 @@ def _trace_body(trace: Trace, loop: Loop, state: Sequence[_State]) -> _Body:
     with region.entered():
         tracked = modes.grad
         carries = [
-            region.entering(c.type, name, tracked)
+            region.entering(c.type, name, tracked, c.requires_grad)
             for c, name in zip(loop.carries, loop.names, strict=True)
         ]
         rows = [
-            region.entering(TensorType(x.dtype, x.type.shape[1:]), name, tracked)
+            region.entering(row_type(x.type), name, tracked, x.requires_grad)
             for x, name in zip(loop.arrays, loop.row_names, strict=True)
         ]
         params = [region.content(c) for c in carries]
@@ -169,7 +169,8 @@ def _emit_loop(trace: Trace, loop: Loop, body: _Body, state: Sequence[_State]) -
     types = [TensorType(int64)] if loop.until else []
     types += [v.type for v, _ in outs[int(loop.until) : int(loop.until) + carries]]
     types += [stacked_type(v.type, loop.length or 0) for v, _ in ys]
-    reach = _reach_of_loop(trace, function, attrs, args)
+    reach, moving = _reach_of_loop(trace, function, attrs, args)
+    region.check_beyond(region.reached_back & set(body.params) & moving)
     values = _emit(trace, get_op("scan"), args, attrs, types, [function], reach)
     out: Outs[Value] = Outs(
         values[0] if loop.until else None,
@@ -190,8 +191,10 @@ def _outputs(
     return [(region.result(t, tracked), n) for t, n in zip(tensors, names, strict=True)]
 
 
-def _reach_of_loop(trace: Trace, region: Function, a: ScanAttrs, args: Sequence[Value]) -> set[int]:
-    """Which results depend on something that a derivative would follow."""
+def _reach_of_loop(
+    trace: Trace, region: Function, a: ScanAttrs, args: Sequence[Value]
+) -> tuple[set[int], set[Value]]:
+    """Which results, and which parameters, depend on something that a derivative would follow."""
     inner = args[int(a.steps) :]
     moving = {p for p, v in zip(region.inputs, inner, strict=True) if v in trace.builder.active}
     first = int(a.until)
@@ -206,7 +209,7 @@ def _reach_of_loop(trace: Trace, region: Function, a: ScanAttrs, args: Sequence[
         reached = _followed(region, moving)
         more = {p for p, out in pairs if out in reached and p not in moving}
         if not more:
-            return {n for n, v in enumerate(region.outputs) if v in reached}
+            return {n for n, v in enumerate(region.outputs) if v in reached}, moving
         moving |= more
 
 
@@ -312,7 +315,7 @@ def _leave_state(trace: Trace, state: Sequence[_State], values: Sequence[Value])
     for s, value in zip(state, values, strict=True):
         trace.content(Tensor(s.cell))  # one that nobody has read yet becomes a parameter
         trace._set(s.cell, value, loc)
-        if s.history is not None:
+        if s.history is not None and (value in trace.builder.active or trace.computed(s.history)):
             trace._computed[s.history] = (value, value)
         if isinstance(trace, RegionTrace) and s.cell in trace.entry:
             trace.histories.setdefault(s.cell, {}).update(s.histories)

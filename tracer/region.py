@@ -11,13 +11,13 @@ what a step hands to the next or what was computed outside, is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy.typing as npt
 
-from treadle.ir.errors import GradientError, TraceError
+from treadle.ir.errors import GradientError, TraceError, TreadleError
 from treadle.ir.graph import Function, Param, Result, Value
 from treadle.ir.types import TensorType, type_of_array
 from treadle.tracer import tape
@@ -36,7 +36,8 @@ class RegionTrace(Trace):
 
     what      "the body of scan", for messages
     imports   the parameter of the region for each value of `outer` that it uses
-    beyond    parameters through which a derivative leaves the region
+    beyond    parameters through which a derivative leaves the region; reached_back: those that a
+              backward() inside has reached
     carried   storages from outside that are parameters by themselves: those that it writes
     histories the histories under which storages from outside were written, by storage
     """
@@ -47,6 +48,7 @@ class RegionTrace(Trace):
         self.what = what
         self.imports: dict[Value, Value] = {}
         self.beyond: set[Value] = set()
+        self.reached_back: set[Value] = set()
         self.carried: set[Cell] = set()
         self.histories: dict[Cell, dict[History, Tensor]] = {}
         self.taken, self.detached = outer.taken, outer.detached
@@ -66,18 +68,20 @@ class RegionTrace(Trace):
 
     # --- parameters --------------------------------------------------------------------------
 
-    def parameter(self, type: TensorType, path: str, active: bool) -> Value:
-        """A parameter; `active`: a derivative of the program around follows it."""
+    def parameter(self, type: TensorType, path: str, active: bool, beyond: bool = False) -> Value:
+        """A parameter; `active`: a derivative of the program around may follow it, `beyond`: it
+        does."""
         value = Value(type)
         self._params[value] = Param(value, path)
         if active and type.dtype.is_float:
             self.builder.active.add(value)
-            self.beyond.add(value)
+            if beyond:
+                self.beyond.add(value)
         return value
 
-    def entering(self, type: TensorType, path: str, active: bool) -> Tensor:
+    def entering(self, type: TensorType, path: str, active: bool, beyond: bool = False) -> Tensor:
         """A tensor for a parameter: what a step gets."""
-        value = self.parameter(type, path, active)
+        value = self.parameter(type, path, active, beyond)
         found = self.new(value)
         if active:
             self.track([found])
@@ -94,7 +98,7 @@ class RegionTrace(Trace):
 
     def carry(self, cell: Cell, histories: dict[History, Tensor], tracked: bool) -> Value:
         """Make the storage of `cell` a parameter by itself."""
-        value = self.parameter(cell.type, self._path(cell, "state"), tracked)
+        value = self.parameter(cell.type, self._path(cell, "state"), tracked, tracked)
         self.carried.add(cell)
         self._enter(cell, value)
         for history in histories if tracked else ():
@@ -117,19 +121,13 @@ class RegionTrace(Trace):
         found = self.values.get(x.cell)
         if found is not None:
             return found
-        home = x.cell.home
-        if isinstance(home, RegionTrace) and not self._inside(home):
-            raise located(_left_behind(x, home))
         value = self.outer.content(x)
         param = self.imported(value, self._path(x.cell, "outer"))
         self._enter(x.cell, param)
         return param
 
-    def _inside(self, home: Trace) -> bool:
-        trace: Trace = self
-        while isinstance(trace, RegionTrace) and trace is not home:
-            trace = trace.outer
-        return trace is home
+    def leaked(self, x: Tensor) -> TreadleError:
+        return located(_left_behind(x, self))
 
     def array(self, array: Array) -> Tensor:
         """One that a path leads to is captured by the trace around; another is a constant."""
@@ -166,7 +164,8 @@ class RegionTrace(Trace):
         """As `Trace.write`; storages from outside are remembered with the history written under."""
         super().write(x, new, tracked)
         if x.cell in self.entry:
-            self.histories.setdefault(x.cell, {})[x.history] = x
+            base = Tensor(x.cell, x.maps[: x.history.depth], x.history, x.cell.type)
+            self.histories.setdefault(x.cell, {})[x.history] = base
 
     def computed(self, history: History) -> bool:
         return history in self._computed or self.outer.computed(history)
@@ -190,12 +189,19 @@ class RegionTrace(Trace):
 
     def backward(self, x: Tensor, gradient: Tensor | None, retain_graph: bool) -> None:
         reached = reached_from(self._tracked(x), self.builder.active)
-        if not self.beyond.isdisjoint(reached):
-            raise GradientError(
-                f"backward() in {self.what} reaches what was computed outside of it, or by an "
-                "earlier step; take its detach(), or differentiate the whole from outside"
-            )
+        self.check_beyond(self.beyond.intersection(reached))
+        self.reached_back.update(v for v in self._params if v in reached)
         super().backward(x, gradient, retain_graph)
+
+    def check_beyond(self, reached: Collection[Value]) -> None:
+        """Raises GradientError where a backward() inside has reached what is computed outside."""
+        if reached:
+            raise located(
+                GradientError(
+                    f"backward() in {self.what} reaches what was computed outside of it, or by an "
+                    "earlier step; take its detach(), or differentiate the whole from outside"
+                )
+            )
 
     # --- out ---------------------------------------------------------------------------------
 

@@ -189,7 +189,7 @@ class Trace:
         if found is not None:
             return found
         if x.cell.home is not None:
-            raise leak_error(x, x.cell.made_at, "in another trace")
+            raise x.cell.home.leaked(x)
         path = self._resolve(x)
         if path is None:
             raise unreachable_error(x)
@@ -197,6 +197,10 @@ class Trace:
         self.captures.append(Capture(x, path, value))
         self._enter(x.cell, value)
         return value
+
+    def leaked(self, x: Tensor) -> TreadleError:
+        """The error for the use, in another trace, of a tensor that was made in this one."""
+        return leak_error(x, x.cell.made_at, "in another trace")
 
     def knows(self, cell: Cell) -> bool:
         """Whether the trace has a value for `cell`."""

@@ -35,8 +35,8 @@ class ScanAttrs(Attrs):
 
     Steps 0, 1, .. `length` - 1 run in this order, from the last to the first if `reverse`; only the
     first `steps` of them where that operand is given (taken as 0 or `length` beyond these). With
-    `until` the loop ends behind the first step that says so. `length` None: without end, which
-    `until` has to give; there are no rows then.
+    `until` the loop ends behind the first step that says so. `length` None: no end but those; there
+    are no rows then.
     """
 
     consts: int
