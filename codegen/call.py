@@ -18,7 +18,8 @@ from __future__ import annotations
 from typing import Final
 
 from treadle.codegen.call_guard import GUARD, Exits, at, is_null, word, write_guard
-from treadle.codegen.call_run import RUN, let_go, put, register, take, write_run
+from treadle.codegen.call_records import let_go, put, register, take
+from treadle.codegen.call_run import RUN, write_run
 from treadle.codegen.call_table import Context, Layout, Word
 from treadle.codegen.llvm import I1, I32, I64, NULL, PTR, VOID, FunctionWriter, Module, Val
 from treadle.codegen.target import Target

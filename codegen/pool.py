@@ -36,7 +36,7 @@ that finds itself there moves to another core.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
 from treadle.codegen.llvm import (
     I1,
@@ -48,44 +48,56 @@ from treadle.codegen.llvm import (
     VOID,
     FunctionWriter,
     Module,
-    Type,
     Val,
 )
+from treadle.codegen.pool_crowd import write_crowd, write_joining
+from treadle.codegen.pool_state import (
+    BRIEF,
+    BUSY,
+    CONDITION,
+    CORE,
+    CORES,
+    CTX,
+    DONE,
+    FN,
+    GENERATION,
+    LEFT_OUT,
+    LIMIT,
+    MAX_THREADS,
+    MOVED,
+    MUTEX,
+    ROOM,
+    SIZE,
+    SLEEPERS,
+    SPIN,
+    STARTED,
+    THREADS,
+    TILES,
+    WAITING,
+    WORD,
+    Parking,
+    i32,
+    modify,
+    pause,
+    read,
+    swap,
+    write,
+    write_clock,
+    write_park,
+)
 from treadle.codegen.target import Target
-
-Parking = Literal["futex", "condition"]
 
 PARALLEL: Final = "treadle_parallel"
 RESET: Final = "treadle_pool_reset"
 WORKERS: Final = "treadle_pool_workers"
 
 MAX_TILES: Final = 0x7FFF
-MAX_THREADS: Final = 256
-
-# The fields of the pool's state, bytes from its start. What different threads write lies in
-# different pairs of cache lines (x86 fetches lines in pairs).
-_WORD: Final = 0
-_GENERATION: Final = 4  # the upper half of the word on a little-endian machine: what sleepers watch
-_DONE: Final = 128
-_FN, _CTX, _TILES, _THREADS, _CORE = 256, 264, 272, 280, 288
-_BUSY: Final = 384
-_SLEEPERS, _ROOM = 512, 520
-_WAITING: Final = 640
-_STARTED, _LIMIT, _CORES, _SPIN, _BRIEF = 768, 776, 784, 792, 800
-_LEFT_OUT, _CALM, _PERIOD, _REPORTED, _LOST, _MOVED = 832, 840, 848, 856, 864, 872
-_MUTEX: Final = 896  # pthread_mutex_t is 40 bytes on Linux, 64 on macOS
-_CONDITION: Final = 1024  # pthread_cond_t is 48 bytes on both
-_SIZE: Final = 1152
 
 _CPU_WORDS: Final = 16  # of a cpu_set_t
 _PAUSES: Final = 32  # between two looks at the clock: some 0.5 to 2 us
 _JUMP: Final = 250_000  # ns between two looks that tell of a thread kept off its core
 _LATE: Final = 50_000  # ns besides twice the time of an own tile
-_CROWD: Final = 3_000_000  # ns lost, a quarter of the time that passes forgiven
-_CALM_AT_FIRST: Final = 10_000_000  # ns for which a thread is left out
-_CALM_AT_MOST: Final = 320_000_000
 _STAY: Final = 2_000_000  # ns between two moves from one core to another
-_AGAIN: Final = 30_000_000  # ns after a try in which a crowd is still the same one
 
 
 def parking_of(target: Target) -> Parking | None:
@@ -98,11 +110,11 @@ def parking_of(target: Target) -> Parking | None:
 def emit_pool(target: Target, parking: Parking) -> str:
     """The pool's module. `parking`: `futex` (Linux) or `condition` (any POSIX system)."""
     module = Module(target)
-    state = module.variable("pool", f"[{_SIZE} x i8]")
-    _write_clock(module, "darwin" in target.triple)
-    _write_park(module, state, parking, target)
-    _write_crowd(module, state)
-    _write_joining(module, state)
+    state = module.variable("pool", f"[{SIZE} x i8]")
+    write_clock(module, "darwin" in target.triple)
+    write_park(module, state, parking, target)
+    write_crowd(module, state)
+    write_joining(module, state)
     _write_spin(module, state)
     _write_work(module, state)
     _write_move(module, state, parking)
@@ -112,132 +124,8 @@ def emit_pool(target: Target, parking: Parking) -> str:
     _write_parallel(module, state, parking)
     _write_reset(module, state, parking)
     w = module.function(WORKERS, I64, [])
-    w.ret(_read(w, I64, w.gep(state, _STARTED)))
+    w.ret(read(w, I64, w.gep(state, STARTED)))
     return str(module)
-
-
-# --- atomics ---------------------------------------------------------------------------------
-
-
-def _read(w: FunctionWriter, type: Type, address: Val, order: str = "monotonic") -> Val:
-    return w.inst(type, f"load atomic {type.text}, {address} {order}, align {type.bits // 8}")
-
-
-def _write(w: FunctionWriter, x: Val, address: Val, order: str = "monotonic") -> None:
-    w.effect(f"store atomic {x}, {address} {order}, align {x.type.bits // 8}")
-
-
-def _modify(w: FunctionWriter, how: str, address: Val, x: Val, order: str) -> Val:
-    """The old value; `how`: add, sub, xchg .."""
-    return w.inst(x.type, f"atomicrmw {how} {address}, {x} {order}")
-
-
-def _swap(w: FunctionWriter, address: Val, old: Val, new: Val) -> Val:
-    """An i1: whether `old` was there, and is now `new`."""
-    pair = f"{{ {old.type.text}, i1 }}"
-    found = w.inst(Type(pair, "i64", 0, ""), f"cmpxchg {address}, {old}, {new} acq_rel monotonic")
-    return w.inst(I1, f"extractvalue {pair} {found.ref}, 1")
-
-
-def _i32(value: int) -> Val:
-    return Val(str(value), I32)
-
-
-def _pause(w: FunctionWriter) -> None:
-    """Tell the core that this is a loop that waits."""
-    if w.target.is_x86:
-        w.external("llvm.x86.sse2.pause", VOID, [])
-    elif w.target.arch == "aarch64":
-        w.external("llvm.aarch64.hint", VOID, [_i32(1)])
-
-
-# --- the system: the clock, sleeping ---------------------------------------------------------
-
-
-def _write_clock(module: Module, darwin: bool) -> None:
-    """`now()`: nanoseconds of a clock that only goes forward."""
-    w = module.function("now", I64, [], internal=True)
-    spec = w.alloca(I64, 2)
-    w.external("clock_gettime", I32, [_i32(6 if darwin else 1), spec])
-    seconds, rest = w.load(I64, spec), w.load(I64, w.gep(spec, 1, I64))
-    w.ret(w.add(w.mul(seconds, 1_000_000_000), rest))
-
-
-def _write_park(module: Module, state: Val, parking: Parking, target: Target) -> None:
-    """`park(address, seen)` sleeps while the i32 there is `seen` (it may wake early);
-    `unpark(address, count)` wakes up to `count` of those that sleep there (it may wake more)."""
-    park = module.function("park", VOID, [(PTR, "address"), (I32, "seen")], internal=True)
-    unpark = module.function("unpark", VOID, [(PTR, "address"), (I32, "count")], internal=True)
-    if parking == "futex":
-        for w, operation in ((park, 0 | 128), (unpark, 1 | 128)):  # wait, wake; of this process
-            address = w.cast("ptrtoint", w.args[0], I64)
-            value = w.cast("zext", w.args[1], I64)
-            number = 202 if target.is_x86 else 98
-            nothing = w.int(0)
-            numbers = [w.int(number), address, w.int(operation), value, nothing, nothing, nothing]
-            w.external("syscall", I64, numbers)
-            w.ret()
-        return
-    for w in (park, unpark):
-        mutex, condition = w.gep(state, _MUTEX), w.gep(state, _CONDITION)
-        w.external("pthread_mutex_lock", I32, [mutex])
-        if w is park:
-            with w.if_(w.icmp("eq", _read(w, I32, w.args[0], "seq_cst"), w.args[1]), "same"):
-                w.external("pthread_cond_wait", I32, [condition, mutex])
-        else:
-            w.external("pthread_cond_broadcast", I32, [condition])
-        w.external("pthread_mutex_unlock", I32, [mutex])
-        w.ret()
-
-
-# --- crowds ----------------------------------------------------------------------------------
-
-
-def _write_crowd(module: Module, state: Val) -> None:
-    """`lost(now, time)`: so much time went by because a thread was kept off its core. Where it is
-    much, leave out one thread more for a while."""
-    w = module.function("lost", VOID, [(I64, "now"), (I64, "time")], internal=True)
-    now, time = w.args
-    reported, lost = w.gep(state, _REPORTED), w.gep(state, _LOST)
-    passed = w.sub(now, _read(w, I64, reported))
-    _write(w, now, reported)
-    kept = w.binary("llvm.smax", w.sub(_read(w, I64, lost), w.sdiv(passed, 4)), 0)
-    total = w.add(kept, time)
-    threads, cores = _read(w, I64, w.gep(state, _THREADS)), _read(w, I64, w.gep(state, _CORES))
-    much = w.icmp("sgt", total, _CROWD)
-    _write(w, w.select(much, w.int(0), total), lost)
-    with w.if_(w.and_(much, w.icmp("sle", threads, cores)), "crowd"):
-        period, calm, left_out = (w.gep(state, at) for at in (_PERIOD, _CALM, _LEFT_OUT))
-        again = w.icmp("slt", now, w.add(_read(w, I64, calm), _AGAIN))
-        longer = w.binary("llvm.smin", w.mul(_read(w, I64, period), 2), _CALM_AT_MOST)
-        new = w.select(again, longer, w.int(_CALM_AT_FIRST))
-        _write(w, new, period)
-        _write(w, w.add(now, new), calm)
-        more = w.add(_read(w, I64, left_out), 1)
-        _write(w, w.binary("llvm.smin", more, MAX_THREADS), left_out)
-    w.ret()
-
-
-def _write_joining(module: Module, state: Val) -> None:
-    """`joining(threads)`: how many of them may take part now."""
-    w = module.function("joining", I64, [(I64, "threads")], internal=True)
-    (threads,) = w.args
-    calm, left_out = w.gep(state, _CALM), w.gep(state, _LEFT_OUT)
-    left = _read(w, I64, left_out)
-    crowded = w.icmp("ne", left, 0)
-    fits = w.icmp("sle", threads, _read(w, I64, w.gep(state, _CORES)))
-    with w.if_(w.and_(crowded, fits), "crowded"):
-        now = w.call("now", I64, [])
-        over = w.icmp("sge", now, _read(w, I64, calm))
-        rest = w.sub(left, w.cast("zext", over, I64))
-        with w.if_(over, "over"):  # try with one thread more
-            _write(w, rest, left_out)
-            _write(w, w.add(now, _read(w, I64, w.gep(state, _PERIOD))), calm)
-        fewer = w.binary("llvm.smax", w.sub(threads, rest), 1)
-        done = w.new_block("unreached")
-        w.ret(fewer)
-        w.start(done)
-    w.ret(threads)
 
 
 # --- waiting ---------------------------------------------------------------------------------
@@ -259,15 +147,15 @@ def _write_spin(module: Module, state: Val) -> None:
 
     started = w.call("now", I64, [])
     threads, cores, left_out, brief = (
-        _read(w, I64, w.gep(state, at)) for at in (_THREADS, _CORES, _LEFT_OUT, _BRIEF)
+        read(w, I64, w.gep(state, at)) for at in (THREADS, CORES, LEFT_OUT, BRIEF)
     )
     crowded = w.or_(w.icmp("ne", left_out, 0), w.icmp("sgt", threads, cores))
     end = w.add(started, w.select(crowded, w.binary("llvm.smin", brief, limit), limit))
 
     def look(carried: Sequence[Val]) -> Sequence[Val]:
         with w.loop(0, _PAUSES, label="pause"):
-            leave_if(w.icmp("ne", _read(w, I32, address, "acquire"), seen), "same")
-            _pause(w)
+            leave_if(w.icmp("ne", read(w, I32, address, "acquire"), seen), "same")
+            pause(w)
         now = w.call("now", I64, [])
         jump = w.sub(now, carried[0])
         with w.if_(w.icmp("sgt", jump, _JUMP), "kept_off", unlikely=True):
@@ -286,19 +174,19 @@ def _write_wait(module: Module, state: Val) -> None:
     `patience` ns, then sleeps: its core may be the one that the other thread needs."""
     w = module.function("wait", VOID, [(I64, "tiles"), (I64, "patience")], internal=True)
     patience = w.args[1]
-    place, waiting = w.gep(state, _DONE), w.gep(state, _WAITING)
+    place, waiting = w.gep(state, DONE), w.gep(state, WAITING)
     goal = w.cast("trunc", w.args[0], I32)
 
     def done(how: str = "acquire") -> Val:
-        return _read(w, I32, place, how)
+        return read(w, I32, place, how)
 
     def wait(carried: Sequence[Val]) -> Sequence[Val]:
         w.call("spin", VOID, [place, carried[0], patience])
         with w.if_(w.icmp("eq", done(), carried[0]), "asleep"):
             # Whoever finishes the last tile sees this flag, or `park` sees the tile.
-            _write(w, w.int(1), waiting, "seq_cst")
+            write(w, w.int(1), waiting, "seq_cst")
             w.call("park", VOID, [place, carried[0]])
-            _write(w, w.int(0), waiting)
+            write(w, w.int(0), waiting)
         return [done()]
 
     before = done()
@@ -319,32 +207,32 @@ def _write_work(module: Module, state: Val) -> None:
     """`work(slot)`: takes and runs tiles as long as there are any for that slot; how many."""
     w = module.function("work", I64, [(I64, "slot")], internal=True)
     (slot,) = w.args
-    place = w.gep(state, _WORD)
+    place = w.gep(state, WORD)
     from_end = w.icmp("ne", w.and_(slot, 1), 0)
     look, some, take, run, nothing = map(w.new_block, ("look", "some", "take", "run", "nothing"))
     mine = w.alloca(I64)
     w.store(w.int(0), mine)
     w.br(look)
     w.start(look)
-    word = _read(w, I64, place, "acquire")
+    word = read(w, I64, place, "acquire")
     first, last = w.and_(w.lshr(word, 16), 0xFFFF), w.and_(word, 0xFFFF)
     w.cond_br(w.icmp("ult", first, last), some, nothing)
     w.start(some)
-    fn, ctx = (_read(w, PTR, w.gep(state, at)) for at in (_FN, _CTX))
-    tiles, threads = (_read(w, I64, w.gep(state, at)) for at in (_TILES, _THREADS))
+    fn, ctx = (read(w, PTR, w.gep(state, at)) for at in (FN, CTX))
+    tiles, threads = (read(w, I64, w.gep(state, at)) for at in (TILES, THREADS))
     w.cond_br(w.icmp("ult", slot, threads), take, nothing)
     w.start(take)
     new = w.select(from_end, w.sub(word, 1), w.add(word, 1 << 16))
-    w.cond_br(_swap(w, place, word, new), run, look)
+    w.cond_br(swap(w, place, word, new), run, look)
     w.start(run)
     tile = w.select(from_end, w.sub(last, 1), first)
     _call(w, fn, ctx, tile, slot)
     w.store(w.add(w.load(I64, mine), 1), mine)
-    before = _modify(w, "add", w.gep(state, _DONE), w.int(1), "seq_cst")
+    before = modify(w, "add", w.gep(state, DONE), w.int(1), "seq_cst")
     with w.if_(w.icmp("eq", w.add(before, 1), tiles), "last"):
-        waiting = _read(w, I64, w.gep(state, _WAITING), "seq_cst")
+        waiting = read(w, I64, w.gep(state, WAITING), "seq_cst")
         with w.if_(w.icmp("ne", waiting, 0), "asleep"):
-            w.call("unpark", VOID, [w.gep(state, _DONE), _i32(1)])
+            w.call("unpark", VOID, [w.gep(state, DONE), i32(1)])
     w.br(look)
     w.start(nothing)
     w.ret(w.load(I64, mine))
@@ -360,12 +248,12 @@ def _write_move(module: Module, state: Val, parking: Parking) -> None:
         return
     w = module.function("move", VOID, [], internal=True)
     core = w.external("sched_getcpu", I32, [])
-    threads, cores = _read(w, I64, w.gep(state, _THREADS)), _read(w, I64, w.gep(state, _CORES))
-    here = w.icmp("eq", core, _read(w, I32, w.gep(state, _CORE)))
+    threads, cores = read(w, I64, w.gep(state, THREADS)), read(w, I64, w.gep(state, CORES))
+    here = w.icmp("eq", core, read(w, I32, w.gep(state, CORE)))
     with w.if_(w.and_(here, w.icmp("sle", threads, cores)), "here", unlikely=True):
-        now, moved = w.call("now", I64, []), w.gep(state, _MOVED)
-        with w.if_(w.icmp("sgt", w.sub(now, _read(w, I64, moved)), _STAY), "move"):
-            _write(w, now, moved)
+        now, moved = w.call("now", I64, []), w.gep(state, MOVED)
+        with w.if_(w.icmp("sgt", w.sub(now, read(w, I64, moved)), _STAY), "move"):
+            write(w, now, moved)
             _leave(w, w.cast("zext", core, I64))
     w.ret()
 
@@ -373,7 +261,7 @@ def _write_move(module: Module, state: Val, parking: Parking) -> None:
 def _leave(w: FunctionWriter, core: Val) -> None:
     """Forbid this thread the core, which moves it at once, and allow it again."""
     allowed, others = w.alloca(I64, _CPU_WORDS), w.alloca(I64, _CPU_WORDS)
-    this, size = _i32(0), w.int(8 * _CPU_WORDS)
+    this, size = i32(0), w.int(8 * _CPU_WORDS)
     failed = w.external("sched_getaffinity", I32, [this, size, allowed])
     with w.if_(w.icmp("eq", failed, 0), "known"):
         with w.carry(0, _CPU_WORDS, 1, [w.int(0)], "word") as words:
@@ -396,28 +284,28 @@ def _write_worker(module: Module, state: Val, parking: Parking) -> None:
     """
     w = module.function("worker", PTR, [(PTR, "slot")], internal=True)
     slot = w.cast("ptrtoint", w.args[0], I64)
-    place, sleepers = w.gep(state, _GENERATION), w.gep(state, _SLEEPERS)
+    place, sleepers = w.gep(state, GENERATION), w.gep(state, SLEEPERS)
     again, spin, left_out, sleep = map(w.new_block, ("again", "spin", "left_out", "sleep"))
     w.br(again)
     w.start(again)
-    seen = _read(w, I32, place, "acquire")
-    room = _read(w, I32, w.gep(state, _ROOM), "acquire")
+    seen = read(w, I32, place, "acquire")
+    room = read(w, I32, w.gep(state, ROOM), "acquire")
     if parking == "futex":
         w.call("move", VOID, [])
     w.call("work", I64, [slot])
-    takes_part = w.icmp("ult", slot, _read(w, I64, w.gep(state, _THREADS)))
+    takes_part = w.icmp("ult", slot, read(w, I64, w.gep(state, THREADS)))
     w.cond_br(takes_part, spin, left_out)
     w.start(left_out)
-    w.call("park", VOID, [w.gep(state, _ROOM), room])
+    w.call("park", VOID, [w.gep(state, ROOM), room])
     w.br(again)
     w.start(spin)
-    w.call("spin", VOID, [place, seen, _read(w, I64, w.gep(state, _SPIN))])
-    w.cond_br(w.icmp("eq", _read(w, I32, place, "acquire"), seen), sleep, again)
+    w.call("spin", VOID, [place, seen, read(w, I64, w.gep(state, SPIN))])
+    w.cond_br(w.icmp("eq", read(w, I32, place, "acquire"), seen), sleep, again)
     w.start(sleep)
     # Whoever publishes a generation sees this sleeper, or `park` sees the generation.
-    _modify(w, "add", sleepers, w.int(1), "seq_cst")
+    modify(w, "add", sleepers, w.int(1), "seq_cst")
     w.call("park", VOID, [place, seen])
-    _modify(w, "sub", sleepers, w.int(1), "seq_cst")
+    modify(w, "sub", sleepers, w.int(1), "seq_cst")
     w.br(again)
 
 
@@ -430,12 +318,12 @@ def _write_start(module: Module, state: Val, darwin: bool) -> None:
     They block all signals, which are for the threads of Python.
     """
     w = module.function("start", VOID, [(I64, "threads")], internal=True)
-    started, limit = w.gep(state, _STARTED), w.gep(state, _LIMIT)
-    have = _read(w, I64, started)
-    want = w.binary("llvm.smin", w.sub(w.args[0], 1), _read(w, I64, limit))
+    started, limit = w.gep(state, STARTED), w.gep(state, LIMIT)
+    have = read(w, I64, started)
+    want = w.binary("llvm.smin", w.sub(w.args[0], 1), read(w, I64, limit))
     with w.if_(w.icmp("slt", have, want), "more", unlikely=True):
         blocked, before, thread = w.alloca(I64, 16), w.alloca(I64, 16), w.alloca(I64)
-        set_mask = _i32(3 if darwin else 2)
+        set_mask = i32(3 if darwin else 2)
         w.external("sigfillset", I32, [blocked])
         w.external("pthread_sigmask", I32, [set_mask, blocked, before])
 
@@ -451,11 +339,11 @@ def _write_start(module: Module, state: Val, darwin: bool) -> None:
             return [w.add(count, 1), wanted]
 
         def give_up(count: Val) -> Sequence[Val]:
-            _write(w, count, limit)
+            write(w, count, limit)
             return [count, count]
 
         count, _ = w.while_([have, want], lambda c: w.icmp("slt", c[0], c[1]), create, "create")
-        _write(w, count, started)
+        write(w, count, started)
         w.external("pthread_sigmask", I32, [set_mask, before, NULL])
     w.ret()
 
@@ -464,7 +352,7 @@ def _write_parallel(module: Module, state: Val, parking: Parking) -> None:
     params = [(PTR, "fn"), (PTR, "ctx"), (I64, "tiles"), (I64, "threads")]
     w = module.function(PARALLEL, VOID, params)
     fn, ctx, tiles, wanted = w.args
-    busy = w.gep(state, _BUSY)
+    busy = w.gep(state, BUSY)
     look, ask, share, alone = map(w.new_block, ("look", "ask", "share", "alone"))
     w.cond_br(w.and_(w.icmp("sgt", wanted, 1), w.icmp("sgt", tiles, 1)), look, alone)
     w.start(alone)
@@ -475,45 +363,45 @@ def _write_parallel(module: Module, state: Val, parking: Parking) -> None:
     threads = w.call("joining", I64, [wanted])
     w.cond_br(w.icmp("sgt", threads, 1), ask, alone)
     w.start(ask)
-    w.cond_br(_swap(w, busy, w.int(0), w.int(1)), share, alone)
+    w.cond_br(swap(w, busy, w.int(0), w.int(1)), share, alone)
     w.start(share)
     w.call("start", VOID, [threads])
-    before = _read(w, I64, w.gep(state, _THREADS))
-    for value, at in ((fn, _FN), (ctx, _CTX), (tiles, _TILES), (threads, _THREADS)):
-        _write(w, value, w.gep(state, at))
-    _write(w, _i32(0), w.gep(state, _DONE))
+    before = read(w, I64, w.gep(state, THREADS))
+    for value, at in ((fn, FN), (ctx, CTX), (tiles, TILES), (threads, THREADS)):
+        write(w, value, w.gep(state, at))
+    write(w, i32(0), w.gep(state, DONE))
     if parking == "futex":
-        _write(w, w.external("sched_getcpu", I32, []), w.gep(state, _CORE))
-    old = _read(w, I32, w.gep(state, _GENERATION))
+        write(w, w.external("sched_getcpu", I32, []), w.gep(state, CORE))
+    old = read(w, I32, w.gep(state, GENERATION))
     generation = w.shl(w.cast("zext", w.add(old, 1), I64), 32)
-    _write(w, w.or_(generation, tiles), w.gep(state, _WORD), "seq_cst")
+    write(w, w.or_(generation, tiles), w.gep(state, WORD), "seq_cst")
     with w.if_(w.icmp("sgt", threads, before), "more_room", unlikely=True):
-        room = w.gep(state, _ROOM)
-        _modify(w, "add", room, _i32(1), "seq_cst")
-        w.call("unpark", VOID, [room, _i32(MAX_THREADS)])
-    sleepers = _read(w, I64, w.gep(state, _SLEEPERS), "seq_cst")
+        room = w.gep(state, ROOM)
+        modify(w, "add", room, i32(1), "seq_cst")
+        w.call("unpark", VOID, [room, i32(MAX_THREADS)])
+    sleepers = read(w, I64, w.gep(state, SLEEPERS), "seq_cst")
     with w.if_(w.icmp("ne", sleepers, 0), "sleepers"):
         less_room = w.icmp("slt", threads, before)  # some that sleep here are for this no longer
         count = w.select(less_room, w.int(MAX_THREADS), w.sub(tiles, 1))
-        w.call("unpark", VOID, [w.gep(state, _GENERATION), w.cast("trunc", count, I32)])
+        w.call("unpark", VOID, [w.gep(state, GENERATION), w.cast("trunc", count, I32)])
     started = w.call("now", I64, [])
     mine = w.call("work", I64, [w.int(0)])
     each = w.sdiv(w.sub(w.call("now", I64, []), started), w.binary("llvm.smax", mine, 1))
     known = w.add(w.mul(each, 2), _LATE)
-    patience = w.select(w.icmp("eq", mine, 0), _read(w, I64, w.gep(state, _SPIN)), known)
+    patience = w.select(w.icmp("eq", mine, 0), read(w, I64, w.gep(state, SPIN)), known)
     w.call("wait", VOID, [tiles, patience])
-    _write(w, w.int(0), busy, "release")
+    write(w, w.int(0), busy, "release")
     w.ret()
 
 
 def _write_reset(module: Module, state: Val, parking: Parking) -> None:
     w = module.function(RESET, VOID, [(I64, "cores"), (I64, "spin"), (I64, "brief")])
-    args = (state, Val("0", I8), w.int(_SIZE), Val("false", I1))
+    args = (state, Val("0", I8), w.int(SIZE), Val("false", I1))
     w.external("llvm.memset.p0.i64", VOID, args)
-    for value, at in zip(w.args, (_CORES, _SPIN, _BRIEF), strict=True):
-        _write(w, value, w.gep(state, at))
-    _write(w, w.int(MAX_THREADS - 1), w.gep(state, _LIMIT))
+    for value, at in zip(w.args, (CORES, SPIN, BRIEF), strict=True):
+        write(w, value, w.gep(state, at))
+    write(w, w.int(MAX_THREADS - 1), w.gep(state, LIMIT))
     if parking == "condition":
-        w.external("pthread_mutex_init", I32, [w.gep(state, _MUTEX), NULL])
-        w.external("pthread_cond_init", I32, [w.gep(state, _CONDITION), NULL])
+        w.external("pthread_mutex_init", I32, [w.gep(state, MUTEX), NULL])
+        w.external("pthread_cond_init", I32, [w.gep(state, CONDITION), NULL])
     w.ret()
