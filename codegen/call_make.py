@@ -1,6 +1,6 @@
 """What a native call makes before it runs: arrays, storages, histories, tensors, the result's tree.
 
-All of it may run Python code (the garbage collector does), and may fail: nothing has been done then.
+All of it may run Python code (the collector does), and may fail: nothing has been done then.
 """
 
 from __future__ import annotations
