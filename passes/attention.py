@@ -40,7 +40,7 @@ from treadle.ir.op import must_run
 from treadle.ir.ops.attention_kernels import padded_queries
 from treadle.ir.types import Shape
 from treadle.passes import dce
-from treadle.passes.copier import Copier
+from treadle.passes.copier import Copier, Shared
 from treadle.passes.manager import Pass, PassContext
 from treadle.passes.patterns import number
 from treadle.passes.rewrite import RuleSet, made_by, rewrite
@@ -74,9 +74,10 @@ def run(fn: Function, ctx: PassContext) -> Function:
     """`fn` with attention as a composite wherever it is written out."""
     users, outputs = uses(fn), set(fn.outputs)
     copier = Copier(fn)
+    regions = Shared(lambda region: run(region, ctx))
     fired = False
     for instr in fn.instrs:
-        current = copier.renewed(instr, [run(region, ctx) for region in instr.regions])
+        current = copier.renewed(instr, regions.of(instr))
         found = None
         if instr.op.name == "matmul" and _is_private(instr.args[0], users, outputs):
             with copier.builder.at(instr.loc):

@@ -24,7 +24,7 @@ from treadle.ir.errors import GradientError
 from treadle.ir.graph import Function, Instr, Level, Loc, Value
 from treadle.ir.op import NOT_DIFFERENTIABLE, Trait
 from treadle.passes import dce
-from treadle.passes.copier import Copier
+from treadle.passes.copier import Copier, Shared
 from treadle.passes.inline import with_instrs
 from treadle.passes.manager import Pass, PassContext
 
@@ -45,9 +45,10 @@ def run(fn: Function, ctx: PassContext) -> Function:
 
 def _expand_gradients(fn: Function, ctx: PassContext) -> Function:
     copier = Copier(fn)
+    regions = Shared(lambda region: _expand_gradients(region, ctx))
     for instr in fn.instrs:
         if instr.op.name != "gradient":
-            copier.keep(instr, [_expand_gradients(region, ctx) for region in instr.regions])
+            copier.keep(instr, regions.of(instr))
             continue
         current = copier.renewed(instr)
         outputs: int = getattr(instr.attrs, "outputs")  # noqa: B009  the op's file owns the class
@@ -181,11 +182,12 @@ def _backward(loc: Loc | None) -> Loc | None:
 def _drop_identities(fn: Function) -> Function:
     """They mean something to differentiation only."""
     copier = Copier(fn)
+    regions = Shared(_drop_identities)
     for instr in fn.instrs:
         if instr.op.name in _IDENTITIES:
             copier.replace(instr.result, copier.of(instr.args[0]))
         else:
-            copier.keep(instr, [_drop_identities(region) for region in instr.regions])
+            copier.keep(instr, regions.of(instr))
     return copier.finish()
 
 

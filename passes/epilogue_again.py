@@ -30,17 +30,21 @@ MAX_SEEN: Final = 64  # instructions looked at for the reason
 
 
 def weigh(
-    value: Value, stored: AbstractSet[Value], reads: Sequence[AbstractSet[Value]]
+    value: Value,
+    stored: AbstractSet[Value],
+    reads: Sequence[AbstractSet[Value]],
+    brief: bool = False,
 ) -> Recompute | str:
     """What it costs to compute `value` again in consumers, or why that cannot be done.
 
     `stored`: what the epilogue that makes it stores anyway; `reads`: what each consumer reads.
+    `brief`: the first reason will do, else it is the one that says most.
     """
     makers: dict[Instr, None] = {}
     leaves: dict[Value, None] = {}
     unfit: list[tuple[int, str]] = []
     work = [value]
-    while work and len(makers) < MAX_SEEN:
+    while work and len(makers) < (MAX_CHEAP + 1 if brief else MAX_SEEN):
         here = work.pop()
         if is_scalar_const(here) or here in leaves:
             continue
@@ -50,6 +54,8 @@ def weigh(
         why = _unfit(here, value)
         if why is not None:
             unfit.append(why)
+            if brief:
+                break
             continue
         maker = here.producer
         assert maker is not None, "a parameter is not fit"

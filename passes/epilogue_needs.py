@@ -76,6 +76,7 @@ class Needs:
         self.in_memory: set[Value] = set(fn.outputs)
         self.outside: set[Value] = set()  # of `needed`, by others than epilogues
         self.readers: dict[Value, list[Epilogue]] = {}  # of values of other epilogues
+        self.reads: dict[Instr, set[Value]] = {}  # what the epilogue of each contraction reads
 
     def choose(self) -> set[Instr]:
         """Fills `stored`; the instructions that stay outside of epilogues."""
@@ -106,8 +107,11 @@ class Needs:
         behind = sources_of(epilogue)
         best = self._stored(epilogue, values, behind, None, at)
         if len(best.stored) > 1:  # what is stored for the sake of others may save them
-            choices = [self._stored(epilogue, values, behind, base, at) for base in values]
-            best = min(best, *choices, key=lambda choice: len(choice.stored))
+            tried = (self._stored(epilogue, values, behind, b, at, brief=True) for b in values)
+            counts = [len(choice.stored) for choice in tried]
+            if min(counts) < len(best.stored):
+                base = values[counts.index(min(counts))]
+                best = self._stored(epilogue, values, behind, base, at)
         dtype = epilogue.product.type.dtype
         if best.stored and all(v.type.dtype != dtype for v in best.stored):
             best.stored.insert(0, epilogue.product)
@@ -121,7 +125,7 @@ class Needs:
 
     def _take(self, epilogue: Epilogue) -> None:
         """Need what `epilogue` reads; its contraction's operands must be in memory."""
-        for leaf in body_of(epilogue)[1]:
+        for leaf in self._read_by(epilogue):
             self.needed.add(leaf)
             if leaf in self.home:
                 self.readers.setdefault(leaf, []).append(epilogue)
@@ -129,6 +133,13 @@ class Needs:
                 self.in_memory.add(leaf)
         self.needed.update(epilogue.contract.args)
         self.in_memory.update(epilogue.contract.args)
+
+    def _read_by(self, epilogue: Epilogue) -> set[Value]:
+        """What a settled epilogue reads, as far as it is decided."""
+        found = self.reads.get(epilogue.contract)
+        if found is None:
+            found = self.reads[epilogue.contract] = set(body_of(epilogue)[1])
+        return found
 
     def _move(self, choice: _Choice) -> None:
         """Let later epilogues compute what they shall, and say what was decided."""
@@ -138,14 +149,16 @@ class Needs:
                 if told.against is None:
                     for reader in self.readers[told.value]:
                         reader.slices.update(told.makers)
+                        self.reads.pop(reader.contract, None)
             else:
                 note_stored(self.ctx, *told)
 
     def _stored(
         self, epilogue: Epilogue, values: Sequence[Value], behind: Mapping[Value, Value],
-        base: Value | None, at: int,
+        base: Value | None, at: int, brief: bool = False,
     ) -> _Choice:  # fmt: skip
-        """What must be stored, `base` among it, and what is computed again."""
+        """What must be stored, `base` among it, and what is computed again. `brief`: without the
+        reasons."""
         inside = {a for m in epilogue.members for a in m.args}
         choice = _Choice()
         for value in values:
@@ -153,7 +166,7 @@ class Needs:
                 continue
             makers = None
             if value is not base and value not in self.in_memory:
-                makers = self._makers(value, inside, behind, choice, at)
+                makers = self._makers(value, inside, behind, choice, at, brief)
             if makers is None:
                 choice.stored.append(value)
             else:
@@ -162,7 +175,7 @@ class Needs:
 
     def _makers(
         self, value: Value, inside: set[Value], behind: Mapping[Value, Value],
-        choice: _Choice, at: int,
+        choice: _Choice, at: int, brief: bool,
     ) -> list[Instr] | None:  # fmt: skip
         """The members that compute `value` outside, none where only epilogues need it; None where
         it must be stored. Notes in `choice` what later epilogues make of it."""
@@ -172,7 +185,7 @@ class Needs:
         readers = self.readers.get(value)
         if makers is None or readers is None:
             return makers
-        weighed = weigh(value, {*choice.stored}, [{*body_of(r)[1]} for r in readers])
+        weighed = weigh(value, {*choice.stored}, [self._read_by(r) for r in readers], brief)
         if isinstance(weighed, str):
             choice.weighed.append((value, weighed))
             return None

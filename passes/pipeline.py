@@ -22,12 +22,12 @@ from treadle.passes.manager import Pass
 
 PIPELINE: tuple[Pass, ...] = (
     cse.EARLY,  # a hand-written softmax says exp(x) twice; its pattern needs one value
+    updates.PASS,  # behind early_cse, which merges what the updates share; all others see less
     stabilize.PASS,  # before autodiff: afterwards the backward pass is not finite any more
     attention.RECOGNIZE,  # behind stabilize, which makes the softmax; before its gradient is made
     loops.EARLY,  # before autodiff: the derivative of what leaves a loop is outside of it as well
     lookups.PASS,  # behind early_loops, which brings the products out; before autodiff, as these
     autodiff.PASS,  # on whole composites: their own derivatives are shorter and more exact
-    updates.PASS,  # equal updates of parameters are one region from here to fusion
     attention.CLAIM,  # before expand, which would write the matrix of scores out
     convolution.PASS,  # before expand too, which makes a product of each tap
     expand.PASS,  # what no rule has claimed becomes primitive ops

@@ -15,12 +15,13 @@ finished arrays in any case, and writes the others out again, to fuse with what 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import cache
 from typing import Final
 
 from treadle.ir.builder import Builder
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Level, Result, Value, uses
-from treadle.ir.op import NO_ATTRS, Trait, get_op
+from treadle.ir.op import NO_ATTRS, OpDef, Trait, get_op
 from treadle.ir.regions import is_reduction
 from treadle.ir.scalar import Scalar
 from treadle.ir.structure import attrs_key
@@ -80,10 +81,15 @@ def _islands(fn: Function) -> list[list[Instr]]:
 
 def _may_belong(instr: Instr) -> bool:
     """An elementwise instruction over arrays of its own shape and numbers."""
-    if not isinstance(instr.op.lower, Scalar) or not _APART.isdisjoint(instr.op.traits):
+    if not _has_fitting_op(instr.op):
         return False
-    shape = instr.result.type.shape
+    shape = instr.results[0].type.shape
     return bool(shape) and all(a.type.shape in (shape, ()) for a in instr.args)
+
+
+@cache
+def _has_fitting_op(op: OpDef) -> bool:
+    return isinstance(op.lower, Scalar) and _APART.isdisjoint(op.traits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,9 @@ def compile_stages(
 
 
 def differentiated(fn: Function) -> Function:
-    """A TRACED Function after the passes up to autodiff."""
+    """A TRACED Function after the passes up to autodiff, as instructions that can be told apart:
+    without regions for what is done to each parameter."""
     passes = pipeline()
     last = next(n for n, p in enumerate(passes) if p.name == "autodiff")
-    return run_pipeline(fn, passes[: last + 1], [], verify=knobs.verify_mode())
+    chosen = [p for p in passes[: last + 1] if p.name != "outline"]
+    return run_pipeline(fn, chosen, [], verify=knobs.verify_mode())

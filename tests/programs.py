@@ -33,7 +33,7 @@ Choose = Callable[[int], int]  # a number below n
 
 _STEERING = frozenset({"variable", "stop_gradient", "gradient"})
 _PRINTING = frozenset({"debug_print"})  # has no results; `prints` adds to those of the program
-_KERNEL_LEVEL = frozenset({"fused", "fused_table", "contract"})
+_KERNEL_LEVEL = frozenset({"fused", "fused_table", "contract", "update"})  # what passes make
 _SMOOTH_OPS = """
     neg sin cos tanh sigmoid erf softplus expm1 add sub mul sum mean var softmax log_softmax
     logsumexp layer_norm gelu silu reshape permute broadcast_to flip slice slice_update pad concat
