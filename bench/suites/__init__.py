@@ -1,5 +1,27 @@
 """The workloads. Each file is a family; importing this package registers all of them."""
 
-from treadle.bench.suites import attention, calls, draws, first, gpt, loops, matmul, mlp, vae
+from treadle.bench.suites import (
+    attention,
+    calls,
+    draws,
+    first,
+    gpt,
+    loops,
+    matmul,
+    mlp,
+    recurrent,
+    vae,
+)
 
-__all__ = ["attention", "calls", "draws", "first", "gpt", "loops", "matmul", "mlp", "vae"]
+__all__ = [
+    "attention",
+    "calls",
+    "draws",
+    "first",
+    "gpt",
+    "loops",
+    "matmul",
+    "mlp",
+    "recurrent",
+    "vae",
+]

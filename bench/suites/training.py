@@ -51,17 +51,19 @@ def add_training(
 ) -> None:
     """Add the train step of `model`; `by_hand` is its NumPy version, where there is one."""
     programs = {
-        "treadle": _treadle(model),
+        "treadle": treadle_training(model),
         "torch": _torch(model, False),
         "compile": _torch(model, True),
-        "jax": _jax(model),
+        "jax": jax_training(model),
     }
     if by_hand is not None:
         programs["numpy"] = by_hand(model)
     add(Workload(name, title, model.work, programs, on_request=on_request))
 
 
-def _treadle(model: Model) -> Program:
+def treadle_training(model: Model) -> Program:
+    """The train step in Treadle, jitted whole."""
+
     def program() -> Step:
         import treadle as t
 
@@ -79,6 +81,9 @@ def _treadle(model: Model) -> Program:
             where=t.where,
             mean=t.mean,
             sum=t.sum,
+            sigmoid=t.sigmoid,
+            zeros=t.zeros,
+            scan=t.scan,
         )
         weights = {k: t.nn.Parameter(t.tensor(v)) for k, v in model.weights().items()}
         batch = {k: t.tensor(v) for k, v in model.batch(np.random.default_rng(1)).items()}
@@ -138,7 +143,9 @@ def _torch(model: Model, compiled: bool) -> Program:
     return program
 
 
-def _jax(model: Model) -> Program:
+def jax_training(model: Model) -> Program:
+    """The train step in JAX, jitted whole, with donated buffers."""
+
     def program() -> Step:
         import jax
         from jax import numpy as jnp
@@ -166,6 +173,9 @@ def _jax(model: Model) -> Program:
             where=jnp.where,
             mean=jnp.mean,
             sum=jnp.sum,
+            sigmoid=jax.nn.sigmoid,
+            zeros=jnp.zeros,
+            scan=jax.lax.scan,
         )
         tree = jax.tree_util.tree_map
         weights = tree(jnp.asarray, model.weights())
