@@ -1,4 +1,4 @@
-"""What a compiled loop is: one native loop in planned memory, with what need not be in it outside."""
+"""What a compiled loop is: native, in planned memory, with all outside that need not be in it."""
 
 from __future__ import annotations
 
