@@ -40,13 +40,13 @@ _SMOOTH_OPS = """
     gather scatter_add matmul cumsum cross_entropy const softmax_idiom attention attention_idiom
     take_along add_along cumprod linear_scan batch_norm
     conv conv_input_grad conv_weight_grad window_sum window_spread to_windows from_windows
-    resample
+    resample random_uniform random_normal
 """
 _EXACT_OPS = """
     neg abs sign floor ceil trunc round sqrt relu add sub mul div maximum minimum eq ne lt le gt ge
     where cast logical_and logical_or logical_not isnan max min any all argmax argmin reshape
     permute broadcast_to flip slice slice_update pad concat gather scatter iota const one_hot
-    sort topk take_along cummax cummin
+    sort topk take_along cummax cummin random_bits random_uniform
 """
 _OFTEN = """
     neg add sub mul div pow where logical_not cast sum reshape permute broadcast_to slice
@@ -156,6 +156,18 @@ def _const(d: Draft, name: str) -> Value:
 def _iota(d: Draft, name: str) -> Value:
     shape = (*d.shape(), 3)
     return d.b.iota(shape, d.choose(len(shape)), d.one_of((int64, int32, float32)))
+
+
+@maker("random_bits", "random_uniform", "random_normal")
+def _random(d: Draft, name: str) -> Value:
+    """From numbers that are known, and from numbers that the program computes."""
+    counted = [v for v in d.pool if v.type == TensorType(int64)]
+    known = [d.b.const(d.choose(3), int64) for _ in "ab"]
+    seed, draw = (d.one_of([*counted, k]) for k in known)
+    floats = [t for t in d.menu.dtypes if t.is_float]
+    dtype = int64 if name == "random_bits" else d.one_of(floats)
+    shape, offset = (*d.shape(), 4), d.choose(3)
+    return d.b.call(name, seed, draw, shape=shape, dtype=dtype, offset=offset, domain=d.choose(2))
 
 
 @maker("where")
