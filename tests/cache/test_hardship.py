@@ -1,4 +1,4 @@
-"""The disk cache is killed, damaged, raced for and starved, for real: nobody ends by a signal, every
+"""The disk cache is killed, damaged, raced for and starved, for real: nobody ends by a signal, each
 result is right, and at most one line is said."""
 
 from __future__ import annotations
