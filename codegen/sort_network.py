@@ -13,7 +13,7 @@ from treadle.codegen.llvm import I32, I64, FunctionWriter, Type, Val, lane_const
 from treadle.codegen.sort_keys import Entries, is_wide, key_of
 from treadle.ir.types import DType
 
-IN_REGISTERS: Final = 16  # elements of a row
+IN_REGISTERS: Final = 32  # elements of a row
 LONGEST: Final = 128
 
 

@@ -59,7 +59,7 @@ def work_of(instr: Instr, in_place: bool = False) -> Work:
     """
     results = sum(r.type.nbytes for r in instr.results)
     operands = list(dict.fromkeys(instr.args))
-    if in_place and instr.op.name in ("scatter", "scatter_add"):
+    if in_place and instr.op.name in ("scatter", "scatter_add", "add_along"):
         touched = instr.args[1].type.nbytes
         others = sum(v.type.nbytes for v in operands[1:])
         return Work(_flops(instr), touched + others, touched, _itemsize(instr))
@@ -97,9 +97,9 @@ def _flops_alone(instr: Instr) -> int:
         return 2 * prod(out.static_shape) * left.static_shape[-1]
     if op.has(Trait.COMPOSITE):
         return sum(_flops(i) for i in _expanded(instr))
-    if op.name == "scatter_add":
+    if op.name in ("scatter_add", "add_along"):
         return _count(instr.args[1].type)
-    if op.has(Trait.REDUCTION) or op.name == "cumsum":
+    if op.has(Trait.REDUCTION) or op.name in ("cumsum", "cumprod", "linear_scan"):
         return _count(instr.args[0].type)
     if op.elementwise and op.name not in _NO_ARITHMETIC:
         return _count(instr.results[0].type)

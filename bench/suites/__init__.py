@@ -9,6 +9,7 @@ from treadle.bench.suites import (
     loops,
     matmul,
     mlp,
+    picking,
     recurrent,
     vae,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "loops",
     "matmul",
     "mlp",
+    "picking",
     "recurrent",
     "vae",
 ]

@@ -80,12 +80,12 @@ def _vjp(o: Ops[Any], a: BatchNormAttrs, args: Values, outs: Values, cts: Values
     x's weight / sqrt(var + eps) (ct - (sum(ct) + y sum(ct y)) / n)."""
     (x, weight, _), (ct,) = args, cts
     off, scale = _statistics(o, a, x)
-    y = o.mul(off, scale)
     axes = _others(a, o.type_of(x).rank)
     of_shift = o.sum(ct, axes, keepdims=True)
-    of_scale = o.sum(scaled(o, ct, y), axes, keepdims=True)
+    of_scale = o.mul(o.sum(scaled(o, ct, off), axes, keepdims=True), scale)
     count = count_along(o, x, axes)
-    share = o.add(o.div(of_shift, count), scaled(o, o.div(of_scale, count), y))
+    each = o.mul(o.div(of_scale, count), scale)
+    share = o.add(o.div(of_shift, count), scaled(o, each, off))
     back = scaled(o, o.sub(ct, share), o.mul(scale, _wide(o, a, x, weight)))
     channels = o.type_of(weight).shape
     return back, o.reshape(of_scale, channels), o.reshape(of_shift, channels)

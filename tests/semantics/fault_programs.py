@@ -91,6 +91,15 @@ def scattered(s: Stock, y: Any, i: Any, limit: Any) -> Any:
     return y
 
 
+def taken_along(s: Stock, y: Any, i: Any, limit: Any) -> Any:
+    return y + treadle.take_along_axis(s.a, i)
+
+
+def embedded(s: Stock, y: Any, i: Any, limit: Any) -> Any:
+    rows = treadle.nn.functional.embedding(i, s.a.reshape((SIZE, 1)), 0)
+    return y + rows.reshape((SIZE,))
+
+
 def kept(s: Stock, y: Any, i: Any, limit: Any) -> Any:
     s.kept.append(y * 1)
     return y
@@ -128,7 +137,7 @@ def inner(s: Stock, y: Any, i: Any, limit: Any) -> Any:
 STATEMENTS: tuple[Statement, ...] = (
     unused, looked_up, from_the_end, labelled, checked, checked_as_a_whole, printed, counted,
     bound, added, written, scattered, kept, differentiated, differentiated_jitted, backward,
-    stepped, inner,
+    stepped, inner, taken_along, embedded,
 )  # fmt: skip
 
 
