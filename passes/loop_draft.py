@@ -185,16 +185,15 @@ class Draft:
         """With values of its own, in the order of operands."""
         inner = Builder(self.region.name)
         known: dict[Value, Value] = {}
-        used: dict[str, int] = {}
+        used: set[str] = set()
         order: Iterable[Value] = (
             *(t.param for t in self.consts),
             *(c.param for c in self.carries),
             *(t.param for t in self.arrays),
         )
         for param in order:
-            name = self.names.get(param, "p")
-            count = used[name] = used.get(name, -1) + 1
-            known[param] = inner.param(param.type, f"{name} {count}" if count else name)
+            name = unused(self.names.get(param, "p"), used)
+            known[param] = inner.param(param.type, name)
         for instr in self.instrs:
             for arg in instr.args:
                 if arg in self.inside:
@@ -204,3 +203,12 @@ class Draft:
         names = [paths.get(v, f"row {n}") for n, v in enumerate(ends)]
         outs = [Result(known[v], n) for v, n in zip(ends, names, strict=True)]
         return inner.finish(outs)
+
+
+def unused(name: str, used: set[str]) -> str:
+    """`name`, with a number where it is in `used`, to which it is added."""
+    found, count = name, 1
+    while found in used:
+        found, count = f"{name} {count}", count + 1
+    used.add(found)
+    return found

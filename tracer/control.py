@@ -346,20 +346,24 @@ def remat(fn: Callable[..., R]) -> Callable[..., R]:
 
     @functools.wraps(fn)
     def again(*args: Any, **kwargs: Any) -> R:
-        if modes.trace is None:
-            return fn(*args, **kwargs)
-        trees: list[Any] = []
-
-        def run() -> list[Tensor]:
-            leaves, rebuild = without_numbers(fn(*args, **kwargs))
-            trees.append(rebuild)
-            return leaves
-
-        outs = _remat_tensors(f"remat of {getattr(fn, '__name__', 'a function')}", run)
-        result: R = trees[0](outs)
-        return result
+        return _remat(fn, args, kwargs)
 
     return again
+
+
+def _remat(fn: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+    if modes.trace is None:
+        return fn(*args, **kwargs)
+    trees: list[Callable[[Sequence[Tensor]], Any]] = []
+
+    def run() -> list[Tensor]:
+        leaves, rebuild = without_numbers(fn(*args, **kwargs))
+        trees.append(rebuild)
+        return leaves
+
+    outs = _remat_tensors(f"remat of {getattr(fn, '__name__', 'a function')}", run)
+    result: R = trees[0](outs)
+    return result
 
 
 def _remat_tensors(what: str, run: Callable[[], list[Tensor]]) -> list[Tensor]:

@@ -236,11 +236,13 @@ class RegionTrace(Trace):
         """The region, with its parameters in the given order."""
         known = [self._params.get(v) or Param(v, "unused") for v in params]
         results = tuple(Result(value, path) for value, path in outs)
-        unique: dict[str, int] = {}
+        used: set[str] = set()
         listed = []
         for param in known:
-            count = unique[param.path] = unique.get(param.path, -1) + 1
-            path = f"{param.path} {count}" if count else param.path
+            path, count = param.path, 1
+            while path in used:
+                path, count = f"{param.path} {count}", count + 1
+            used.add(path)
             listed.append(Param(param.value, path))
         return Function(self.name, tuple(listed), tuple(self.builder.instrs), results)
 
