@@ -141,7 +141,8 @@ def plan_contract(
     dtype = result.dtype
     panel = 0 if swapped or sums else _panel(loops, m, n, k, region)
     if panel:
-        loops, n = (), Axis(loops[0].size * panel, 0, 1, 1)
+        n = Axis(loops[0].size * panel, 0, 1, 1)
+        loops = ()
     width = target.lanes(dtype)
     size = prod(result.static_shape)
     kind = _kind(m, n, k, sums, size, dtype, target)

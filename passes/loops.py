@@ -23,6 +23,8 @@ them alive.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from treadle.ir.control import has_control, is_control
 from treadle.ir.graph import Function, Instr, Level, Value, walk
 from treadle.passes import dce
@@ -143,7 +145,9 @@ def _final(draft: Draft, value: Value) -> Value | None:
 
 
 def _branch(copier: Copier, instr: Instr, current: Instr) -> None:
-    """Operands that no branch reads are dropped."""
+    """Operands that no branch reads are dropped; constant arrays become operands, since a region
+    has no buffers of its own for them."""
+    current = _without_arrays(copier, current)
     args = current.args[1:]
     read = [False] * len(args)
     for region in current.regions:
@@ -160,6 +164,36 @@ def _branch(copier: Copier, instr: Instr, current: Instr) -> None:
     operands = (current.args[0], *(args[n] for n in kept))
     types = [r.type for r in instr.results]
     copier.put(instr, Instr(instr.op, operands, instr.attrs, types, instr.loc, regions))
+
+
+def _without_arrays(copier: Copier, instr: Instr) -> Instr:
+    found = [i for region in instr.regions for i in region.instrs if _is_array(i)]
+    if not found:
+        return instr
+    b = copier.builder
+    with b.at(instr.loc):
+        operands = [b.emit(i.op, (), i.attrs)[0] for i in found]
+    regions = [_with_parameters(region, found) for region in instr.regions]
+    types = [r.type for r in instr.results]
+    return Instr(instr.op, (*instr.args, *operands), instr.attrs, types, instr.loc, regions)
+
+
+def _is_array(instr: Instr) -> bool:
+    return instr.op.name == "const" and instr.result.type.rank > 0
+
+
+def _with_parameters(region: Function, arrays: Sequence[Instr]) -> Function:
+    """`region` with a parameter for each of `arrays`, of which some are its instructions."""
+    copier = Copier(region)
+    params = [copier.builder.param(i.result.type, f"array {n}") for n, i in enumerate(arrays)]
+    known = dict(zip(arrays, params, strict=True))
+    for instr in region.instrs:
+        if instr in known:
+            copier.replace(instr.result, known[instr])
+        else:
+            copier.keep(instr)
+    copier.leave_out()  # it has parameters that it did not have
+    return copier.finish()
 
 
 EARLY = Pass("early_loops", run_early, requires=Level.TRACED, ensures=Level.TRACED)

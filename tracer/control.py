@@ -117,7 +117,7 @@ def _scan_traced(
 ) -> tuple[list[Tensor], list[Tensor]]:
     if modes.trace is None:  # no step runs, and only a trace tells what a step would give
         return carry.leaves, [
-            zeros(t.shape, dtype=t.dtype) for t in _traced_rows(step, carry, rows)
+            zeros(t.static_shape, dtype=t.dtype) for t in _traced_rows(step, carry, rows)
         ]
 
     def body(carried: list[Tensor], row: list[Tensor]) -> Made:

@@ -258,7 +258,7 @@ def trace_branches(trace: Trace, branches: Branches, index: Tensor | None) -> li
             listed += [(_state_of_branch(region, s), "state") for s in state]
             outs.append(listed)
     imported = list(dict.fromkeys(v for region in regions for v in region.imports))
-    functions = [
+    bodies = [
         region.function([_parameter(region, v) for v in imported], listed)
         for region, listed in zip(regions, outs, strict=True)
     ]
@@ -267,13 +267,13 @@ def trace_branches(trace: Trace, branches: Branches, index: Tensor | None) -> li
     attrs = SwitchAttrs(len(regions)) if index is not None else Attrs()
     types = [v.type for v, _ in outs[0]]
     reach: set[int] = set()
-    for function in functions:
+    for body in bodies:
         active = trace.builder.active
-        moving = (p for p, v in zip(function.inputs, imported, strict=True) if v in active)
-        followed = _followed(function, moving)
-        reach |= {n for n, v in enumerate(function.outputs) if v in followed}
+        moving = (p for p, v in zip(body.inputs, imported, strict=True) if v in active)
+        followed = _followed(body, moving)
+        reach |= {n for n, v in enumerate(body.outputs) if v in followed}
     trace.builder.loc = user_location()
-    values = _emit(trace, op, args, attrs, types, functions, reach)
+    values = _emit(trace, op, args, attrs, types, bodies, reach)
     count = len(given[0])
     _leave_state(trace, state, values[count:])
     return _track(trace, map(trace.new, values[:count]), reach)

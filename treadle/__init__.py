@@ -22,7 +22,7 @@ if (_root / "pyproject.toml").is_file():
 
 # ruff: noqa: E402, F401  the path above comes first; everything is imported to be found here
 import treadle.runtime as _runtime  # registers the compiler
-from treadle import nn, optim, random
+from treadle import linalg, nn, optim, random
 from treadle.ir.errors import (
     ArgumentError,
     CheckError,
@@ -80,8 +80,20 @@ from treadle.tracer.traceback import open_doors as _open_doors, opened as _opene
 
 if _TYPE_CHECKING:
     from treadle import data as data, testing as testing
+    from treadle.definition import define as define, function as function
+    from treadle.graph import Graph as Graph, load_graph as load_graph, trace as trace
 
 __version__ = _VERSION
+
+
+# Where what few programs need is found when it is first used.
+_LATE = {
+    "Graph": "treadle.graph",
+    "define": "treadle.definition",
+    "function": "treadle.definition",
+    "load_graph": "treadle.graph",
+    "trace": "treadle.graph",
+}
 
 
 def __getattr__(name: str) -> _Any:
@@ -89,6 +101,8 @@ def __getattr__(name: str) -> _Any:
     time."""
     if name in ("data", "testing"):
         return _import_module(f"treadle.{name}")
+    if name in _LATE:
+        return getattr(_import_module(_LATE[name]), name)
     raise AttributeError(f"module 'treadle' has no attribute {name!r}")
 
 
@@ -116,6 +130,7 @@ __all__ = [
     "bernoulli",
     "bool",
     "clear_cache",
+    "cond",
     "disable_jit",
     "enable_grad",
     "float32",
@@ -126,8 +141,10 @@ __all__ = [
     "int64",
     "is_grad_enabled",
     "jit",
+    "linalg",
     "load_checkpoint",
     "manual_seed",
+    "map",
     "multinomial",
     "nn",
     "no_grad",
@@ -141,14 +158,18 @@ __all__ = [
     "randn_like",
     "random",
     "randperm",
+    "remat",
     "save_checkpoint",
+    "scan",
     "set_explain",
     "set_num_threads",
     "set_traceback",
+    "switch",
     "tensor",
     "uint8",
     "uint32",
     "value_and_grad",
+    "while_loop",
 ]
 __all__ += api.__all__
 

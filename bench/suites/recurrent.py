@@ -71,7 +71,7 @@ def _torch(kind: str) -> Program:
         import torch
         from torch.nn import functional
 
-        class Network(torch.nn.Module):
+        class Network(torch.nn.Module):  # type: ignore[misc]
             def __init__(self) -> None:
                 super().__init__()
                 self.embedding = torch.nn.Embedding(_VOCABULARY, _EMBEDDING)

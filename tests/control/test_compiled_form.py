@@ -220,3 +220,22 @@ def test_a_loop_has_code_for_every_target(target: str) -> None:
     done = compile_stages(traced, CompileOptions(), named(target))
     assert sum(isinstance(k.body, ControlPlan) for k in done.plan.kernels) == 2
     assert done.assembly()
+
+
+def test_constant_arrays_of_bodies_and_branches_are_buffers_of_the_module() -> None:
+    numbers = np.linspace(0.0, 1.0, 24).reshape(4, 6)
+
+    def f(x: Any) -> Any:
+        def body(c: Any, row: Any) -> Any:
+            table = treadle.tensor(numbers + 1.0)
+            c = treadle.cond(
+                row.sum() > 0.0,
+                lambda: c * treadle.tensor(numbers),
+                lambda: c + table + treadle.tensor(numbers[::-1].copy()),
+            )
+            return c, c.sum()
+
+        return treadle.scan(body, x[0], x)
+
+    x = treadle.tensor(np.random.default_rng(3).standard_normal((5, 4, 6)))
+    assert_same(treadle.jit(f)(x), f(x))
