@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from treadle.codegen.module import Emitted, emit_module
 from treadle.codegen.plan import Plan, plan_function
-from treadle.codegen.target import Target, host
+from treadle.codegen.target import Target
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Function, Result
 from treadle.ir.memory import MemoryPlan
@@ -23,6 +23,7 @@ from treadle.ir.types import type_of_array
 from treadle.passes import expand, fuse
 from treadle.passes.manager import run_pipeline
 from treadle.passes.memory import plan_memory
+from treadle.runtime.driver import chosen_target
 from treadle.runtime.native import NativeCode, load
 from treadle.runtime.threads import pool
 from treadle.tracer.backend import CompileOptions
@@ -105,8 +106,8 @@ def emitted_for(fn: Function, target: Target) -> tuple[MemoryPlan, Plan, Emitted
 
 
 def compiled(fn: Function, target: Target | None = None) -> Native:
-    """`fn`, at level CORE or KERNELS, as machine code for `target` (default: this machine)."""
-    target = target or host()
+    """`fn`, at level CORE or KERNELS, as machine code for `target` (default: the knob's)."""
+    target = target or chosen_target()
     kernels = lowered(fn)
     memory, plan, emitted = emitted_for(kernels, target)
     return Native(kernels, memory, plan, emitted, load(emitted.ir, target))
