@@ -360,6 +360,14 @@ class Jitted:
             roots = self._bound(*_with_stand_ins(args, kwargs))
             return self._record(roots, self._reach(roots)).function
 
+    def captured(self, *args: Any, **kwargs: Any) -> tuple[Function, dict[str, Any]]:
+        """The traced Function of a call, as `trace`, and by path the tensors and arrays that its
+        state parameters are read from."""
+        with located_errors():
+            roots = self._bound(*_with_stand_ins(args, kwargs))
+            recording = self._record(roots, self._reach(roots))
+        return recording.function, {c.path: c.source for c in recording.trace.captures}
+
     def compiled(self, *args: Any, **kwargs: Any) -> Specialization:
         """The specialization that a call with these arguments uses; compiled if there is none.
 

@@ -117,7 +117,7 @@ CASES = [
     *(_diagonal((3, 5), k, (0, 1)) for k in (-3, -2, 0, 1, 4, 6)),
     *(_diagonal((3, 4, 5), 1, axes) for axes in ((0, 1), (1, 0), (-1, 0), (1, 2))),
     *(_diag(shape, k) for shape in ((4,), (3, 4)) for k in (-2, 0, 1)),
-    Case("trace", treadle.trace, lambda t, x: t.trace(x), (normal(4, 5),)),
+    Case("trace", treadle.linalg.trace, lambda t, x: t.trace(x), (normal(4, 5),)),
     *(
         _windows(axis, size, step)
         for axis, size, step in ((0, 2, 1), (1, 3, 2), (2, 6, 4), (1, 1, 3))

@@ -98,7 +98,7 @@ def test_diagonal_is_numpys(offset: int) -> None:
     for axes in ((0, 1), (1, 2), (2, 0), (-1, 1)):
         found = treadle.diagonal(treadle.tensor(x), offset, *axes)
         np.testing.assert_array_equal(found.numpy(), np.diagonal(x, offset, *axes))
-        trace = treadle.trace(treadle.tensor(x), offset, *axes)
+        trace = treadle.linalg.trace(treadle.tensor(x), offset, *axes)
         np.testing.assert_allclose(trace.numpy(), np.trace(x, offset, *axes), atol=1e-14)
 
 

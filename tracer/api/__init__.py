@@ -17,7 +17,7 @@ from treadle.tracer.api.creation import (
     zeros,
     zeros_like,
 )
-from treadle.tracer.api.diagonals import diag, diagonal, trace
+from treadle.tracer.api.diagonals import diag, diagonal
 from treadle.tracer.api.effects import check, debug_print
 from treadle.tracer.api.einsum import einsum
 from treadle.tracer.api.elementwise import (
@@ -276,7 +276,6 @@ __all__ = [
     "tensordot",
     "tile",
     "topk",
-    "trace",
     "tril",
     "triu",
     "trunc",

@@ -1,4 +1,4 @@
-"""The command line: `treadle demo | dump | opt | cache | profile | doctor | bench`.
+"""The command line: `treadle demo | dump | opt | run | cache | profile | doctor | bench`.
 
 Each command is a module of this package with `add_arguments(parser)` and `run(args) -> exit code`;
 it is imported only when it is called.
@@ -35,6 +35,11 @@ COMMANDS = (
     ),
     _Command(
         "opt", "run chosen passes on an IR text file", "treadle opt --passes stabilize,dce f.ir"
+    ),
+    _Command(
+        "run",
+        "run a saved graph, or a part of it, on arrays from files",
+        "treadle run model.graph --feed x=x.npy --fetch v3",
     ),
     _Command("cache", "show, check or remove the compiled code kept on disk", "treadle cache info"),
     _Command(
