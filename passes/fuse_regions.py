@@ -57,7 +57,9 @@ class Growth:
         self.fn = fn
         self.instrs = fn.instrs
         self.index = {r: n for n, i in enumerate(fn.instrs) for r in i.results}
-        self.graph = ClusterGraph([self._operands(i) for i in fn.instrs])
+        index = self.index
+        self.operands = [[index[a] for a in i.args if a in index] for i in fn.instrs]
+        self.graph = ClusterGraph(self.operands)
         self.cheap = self._recompute_costs()
         self.clusters: dict[int, Cluster] = {
             n: _alone(i) for n, i in enumerate(fn.instrs) if is_fusible(i)
@@ -83,21 +85,18 @@ class Growth:
 
     # --- tables ------------------------------------------------------------------------------
 
-    def _operands(self, instr: Instr) -> list[int]:
-        return [self.index[a] for a in instr.args if a.producer is not None]
-
     def _recompute_costs(self) -> list[int]:
         """For each instruction, how many cheap ones compute it from finished arrays; `_NEVER`
         where that takes a reduction, a gather or an EXPENSIVE op."""
         costs: list[int] = []
         users = uses(self.fn)
-        for instr in self.instrs:
+        for instr, operands in zip(self.instrs, self.operands, strict=True):
             if not is_fusible(instr):
                 costs.append(0)
                 continue
-            alone = len(users.get(instr.result, ())) == 1
+            alone = len(users.get(instr.results[0], ())) == 1
             cost = 1 if is_cheap(instr) or (alone and is_check(instr)) else _NEVER
-            cost += sum(costs[n] for n in self._operands(instr))
+            cost += sum([costs[n] for n in operands])
             costs.append(cost if cost <= MAX_CHEAP else _NEVER)
         return costs
 
@@ -106,7 +105,7 @@ class Growth:
         barred: dict[int, set[int]] = {}
         for n, instr in enumerate(self.instrs):
             if n in self.clusters and pulls(instr):
-                far = {o for o in self._operands(instr) if self.cheap[o] >= _NEVER}
+                far = {o for o in self.operands[n] if self.cheap[o] >= _NEVER}
                 if far:
                     barred[n] = far
         return barred
@@ -116,7 +115,7 @@ class Growth:
         instr = self.instrs[n]
         if pulls(instr):
             return []
-        operands = {o for o in self._operands(instr) if o in self.clusters}
+        operands = {o for o in self.operands[n] if o in self.clusters}
         return [(o, n) for o in sorted(operands, reverse=True)]
 
     def _state_writers(self) -> list[int]:
@@ -170,7 +169,7 @@ class Growth:
         """What instruction `n` reads, and, as it may compute operands of other clusters again,
         what they are computed from."""
         read = set(self.instrs[n].args)
-        for maker in self._operands(self.instrs[n]):
+        for maker in self.operands[n]:
             if self.graph.find(maker) != self.graph.find(n) and is_cheap(self.instrs[maker]):
                 read.update(self.instrs[maker].args)
         return {v for v in read if v.type.size != 1}

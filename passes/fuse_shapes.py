@@ -95,6 +95,10 @@ def _behind(value: Value) -> Value:
     return value
 
 
+def _is_view(value: Value) -> bool:
+    return value.producer is not None and value.producer.op.name == "reshape"
+
+
 def _fused_behind(value: Value) -> Value | None:
     """The value of a region that `value` is a reshape of, if it is one."""
     source = _behind(value)
@@ -137,6 +141,8 @@ def _moved_axes(old: Shape, new: Shape, axes: Sequence[int]) -> tuple[int, ...] 
 
 def _sunk(walk: _Walk, instr: Instr) -> Value | None:
     """`op(reshape(x), y)` = `reshape(op(x, reshape(y)))`."""
+    if not any(_is_view(a) for a in instr.args):
+        return None
     shape = instr.result.type.shape
     for operand in instr.args:
         source = _fused_behind(operand)
