@@ -21,7 +21,7 @@ from treadle.codegen.llvm import (
     memory_type,
     vec,
 )
-from treadle.codegen.plan_lines import LinesPlan, lines_of
+from treadle.codegen.plan_lines import LinesPlan, blocks_of, lines_of
 from treadle.codegen.regions import row_major
 from treadle.ir.graph import Instr
 
@@ -29,14 +29,14 @@ from treadle.ir.graph import Instr
 def emit_adding(
     state: Emission, w: FunctionWriter, instr: Instr, plan: LinesPlan, at: Addresses, tile: Val
 ) -> None:
-    """One tile of a scatter_add into leading axes, or of an add_along."""
+    """One tile of a scatter_add into neighbouring axes, or of an add_along."""
     if instr.result.type.size == 0:
         return
     code = _Adding(state, w, instr, at)
     first = w.mul(tile, plan.chunk)
     last = w.binary("llvm.smin", w.add(first, plan.chunk), plan.units)
     if instr.op.name == "scatter_add":
-        code.scatter(first, last)
+        code.scatter(first, last, plan.by == "rows")
     else:
         code.along(first, last, plan.by == "rows")
 
@@ -58,17 +58,31 @@ class _Adding:
 
     # --- scatter_add -------------------------------------------------------------------------
 
-    def scatter(self, first: Val, last: Val) -> None:
-        """Columns `first` to `last` of the blocks at the end."""
+    def scatter(self, first: Val, last: Val, by_rows: bool) -> None:
+        """The result as (outer, places, inner), the values as (writes, outer, inner): rows `first`
+        to `last` of the outer ones, or these columns of the inner ones."""
         w, axes = self.w, self.attrs.axes
-        block = prod(self.shape[len(axes) :])
-        self._copy(prod(self.shape[: len(axes)]), block, first, last)
+        outer, places, inner = blocks_of(self.shape, axes)
+        rows = (first, last) if by_rows else (w.int(0), w.int(outer))
+        columns = (w.int(0), w.int(inner)) if by_rows else (first, last)
+        if by_rows:
+            self._copy_rows(first, last, places * inner)
+        else:
+            self._copy(outer * places, inner, first, last)
         strides = cast("tuple[int, ...]", row_major(self.shape))
         with w.loop(0, prod(self.instr.args[2].type.static_shape), label="write") as i:
             place = w.int(0)
             for k, axis in enumerate(axes):
                 place = w.add(place, w.mul(self._index(k, i, axis), strides[axis]))
-            self._add_columns(w.mul(i, block), place, first, last)
+            with w.loop(*rows, label="outer") as row:
+                source = w.mul(w.add(w.mul(i, outer), row), inner)
+                to = w.add(w.mul(row, places * inner), place)
+                self._add_columns(source, to, *columns)
+
+    def _copy_rows(self, first: Val, last: Val, row: int) -> None:
+        """The rows `first` to `last`, as they are before."""
+        if not self.at.in_place:
+            self._copy_run(self.w.mul(first, row), self.w.mul(self.w.sub(last, first), row))
 
     def _copy(self, rows: int, row: int, first: Val, last: Val) -> None:
         """The columns `first` to `last` of all rows, as they are before."""
@@ -106,9 +120,7 @@ class _Adding:
         outer, length, inner = lines_of(self.shape, axis)
         count = self.instr.args[1].type.static_shape[axis]
         if by_rows:
-            if not self.at.in_place:
-                size = length * inner
-                self._copy_run(w.mul(first, size), w.mul(w.sub(last, first), size))
+            self._copy_rows(first, last, length * inner)
             self._rows(first, last, count, length, inner, (w.int(0), w.int(inner)))
             return
         self._copy(outer * length, inner, first, last)

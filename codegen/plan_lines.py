@@ -16,7 +16,6 @@ from treadle.codegen.sort_network import LONGEST, network_lanes
 from treadle.codegen.target import Target
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Instr
-from treadle.ir.ops.indexing import remaining_axes
 from treadle.ir.types import TensorType
 
 FEW: Final = 24  # elements that are sorted by insertion
@@ -66,13 +65,18 @@ _SORTS: Final = frozenset({"sort", "topk"})
 _RUNNING: Final = frozenset({"cumsum", "cumprod", "cummax", "cummin", "linear_scan"})
 
 
+def blocks_of(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, int, int]:
+    """A shape as (outer, places, inner) around neighbouring axes."""
+    return prod(shape[: axes[0]]), prod(shape[a] for a in axes), prod(shape[axes[-1] + 1 :])
+
+
 def works_by_lines(instr: Instr) -> bool:
-    """Whether the instruction's kernel has a plan of this kind. An added scatter along other axes
-    than the first ones runs in order."""
+    """Whether the instruction's kernel has a plan of this kind. An added scatter into axes that are
+    no neighbours runs in order."""
     name = instr.op.name
     if name == "scatter_add":
         axes = cast(Any, instr.attrs).axes
-        return bool(axes == tuple(range(len(axes))))
+        return bool(axes == tuple(range(axes[0], axes[0] + len(axes))))
     return name in _SORTS or name in _RUNNING or name == "add_along"
 
 
@@ -172,16 +176,17 @@ def _plan_running(instr: Instr, target: Target) -> LinesPlan:
 
 
 def _plan_scatter_add(instr: Instr) -> LinesPlan:
-    """Blocks at the end are cut by columns: each tile adds its columns of all writes, in order."""
-    axes = cast(Any, instr.attrs).axes
+    """Wide blocks at the end are cut by columns, others by what stands in front of the axes: each
+    tile adds its own part of all writes, in order."""
     type = instr.result.type
-    shape = type.static_shape
-    block = prod(shape[i] for i in remaining_axes(len(shape), axes))
+    outer, _, inner = blocks_of(type.static_shape, cast(Any, instr.attrs).axes)
     writes = prod(instr.args[2].type.static_shape)
     line = max(_LINE // type.dtype.itemsize, 1)
-    step = line * max(min(_STRIP, block // line // 2), 1)
-    work = writes * (block * _ADD_CYCLES // line + 8)
-    return _plan(instr, "writes", "columns", block, work, step=step)
+    work = writes * (outer * max(inner * _ADD_CYCLES // line, _ADD_CYCLES) + 8)
+    if outer > 1 and (inner <= line or outer >= tiles_for(work)):
+        return _plan(instr, "writes", "rows", outer, work)
+    step = line * max(min(_STRIP, inner // line // 2), 1)
+    return _plan(instr, "writes", "columns", inner, work, step=step)
 
 
 def _plan_add_along(instr: Instr) -> LinesPlan:

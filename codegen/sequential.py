@@ -1,5 +1,5 @@
-"""Kernels that run in plain loops, write after write: scatter, and scatter_add along other axes
-than the first ones (`adding` has those)."""
+"""Kernels that run in plain loops, write after write: scatter, and scatter_add into axes that
+are no neighbours (`adding` has the others)."""
 
 from __future__ import annotations
 

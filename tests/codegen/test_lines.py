@@ -34,6 +34,8 @@ def _cases() -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
     tall = rng.standard_normal((2001, 203)).astype(np.float32)
     wide = rng.standard_normal((300, 8, 40))
     writes = rng.standard_normal((5000, 72)).astype(np.float32)
+    turned = rng.standard_normal((5000, 40, 9)).astype(np.float32)
+    paired = rng.standard_normal((5000, 2, 36)).astype(np.float32)
     words = rng.integers(-50, 50, 5000)
     along = rng.integers(0, 203, (301, 500))
     values = rng.standard_normal((301, 500)).astype(np.float32)
@@ -47,6 +49,8 @@ def _cases() -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
         ("cummax", (wide,), {"axis": 1}),
         ("cumprod", (wide,), {"axis": 2}),
         ("scatter_add", (np.zeros((50, 72), np.float32), writes, words), {"axes": (0,)}),
+        ("scatter_add", (np.zeros((40, 50, 9), np.float32), turned, words), {"axes": (1,)}),
+        ("scatter_add", (np.zeros((2, 50, 36), np.float32), paired, words), {"axes": (1,)}),
         ("add_along", (rows, values, along), {"axis": 1}),
         ("add_along", (values.T.copy(), rows.T.copy(), along.T[:203].copy() % 500), {"axis": 0}),
     ]
