@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from treadle.ir.builder import Builder
 from treadle.ir.errors import TreadleError
 from treadle.ir.graph import Function, Loc, Result, Value
-from treadle.ir.op import Attrs, OpDef, all_ops, get_op
+from treadle.ir.op import Attrs, OpDef, Trait, all_ops, get_op
 from treadle.ir.types import DType, TensorType, bool_, float32, float64, int32, int64
 
 Array = npt.NDArray[Any]
@@ -80,7 +80,8 @@ class Program:
 
 
 def _ordinary() -> frozenset[str]:
-    return frozenset(op.name for op in all_ops()) - _STEERING - _PRINTING - _KERNEL_LEVEL
+    plain = frozenset(op.name for op in all_ops() if not op.has(Trait.CONTROL))
+    return plain - _STEERING - _PRINTING - _KERNEL_LEVEL
 
 
 EVERYTHING = Menu(_ordinary(), (float32, float64, int32, int64, bool_), special_values=True)
