@@ -72,16 +72,17 @@ def differentiate(
     cts: Sequence[Value],
     xs: Sequence[Value],
     loc: Loc | None,
-    larger: Larger,
+    larger: Larger | None = None,
 ) -> list[Value]:
     """One value per variable of `xs`: the sum over ys of cts times d y / d x, of x's type.
 
     Emits into `b`, which holds everything between. A variable that no y depends on gets zeros.
-    To `larger` are added pairs of loops, the second to stand in the place of the first.
+    To `larger` are added pairs of loops, the second to stand in the place of the first; where it is
+    not given, loops are differentiated beside each other.
     """
     for x in xs:
         _check_variable(x, loc)
-    total = sweep_back(b, ys, cts, xs, loc, larger)
+    total = sweep_back(b, ys, cts, xs, loc, [] if larger is None else larger)
     with b.at(_backward(loc)):
         return [total[x] if x in total else b.zeros_like(x) for x in xs]
 
