@@ -40,12 +40,13 @@ _SMOOTH_OPS = """
     gather scatter_add matmul cumsum cross_entropy const softmax_idiom attention attention_idiom
     take_along add_along cumprod linear_scan batch_norm
     conv conv_input_grad conv_weight_grad window_sum window_spread to_windows from_windows
-    resample random_uniform random_normal
+    resample pick random_uniform random_normal
 """
 _EXACT_OPS = """
     neg abs sign floor ceil trunc round sqrt relu add sub mul div maximum minimum eq ne lt le gt ge
     where cast logical_and logical_or logical_not isnan max min any all argmax argmin reshape
     permute broadcast_to flip slice slice_update pad concat gather scatter iota const one_hot
+    to_windows from_windows max_pool max_pool_at pick
     sort topk take_along cummax cummin random_bits random_uniform
 """
 _OFTEN = """

@@ -10,6 +10,7 @@ from programs import Draft, maker, numbers
 from treadle.ir.graph import Value
 from treadle.ir.op import ArrayData, get_op
 from treadle.ir.ops.sliding import meetings
+from treadle.ir.types import int64
 
 
 def _windows(d: Draft, rank: int) -> dict[str, Any]:
@@ -104,3 +105,12 @@ def _resample(d: Draft, name: str) -> Value:
     weights = rng.uniform(0, 1, shape) * rng.integers(0, 2, shape)
     tables = {"index": ArrayData.of(index), "weights": ArrayData.of(weights)}
     return d.b.call(name, x, axis=axis, **tables)
+
+
+@maker("pick")
+def _pick(d: Draft, name: str) -> Value:
+    x = d.value(rank=1)
+    axis = d.choose(x.type.rank)
+    size = x.type.static_shape[axis]
+    index = np.random.default_rng(d.choose(99)).integers(-1, size + 1, 1 + d.choose(4))
+    return d.b.call(name, x, d.b.const(index, int64), axis=axis)

@@ -37,6 +37,7 @@ from treadle.ir.ops.pooling_taps import (
 )
 from treadle.ir.ops.rules import Values, check_count, check_dtype
 from treadle.ir.ops.sliding import (
+    WINDOW_CASES,
     WindowCase,
     check_pool,
     counts_of,
@@ -75,6 +76,9 @@ class PoolGradAttrs(Attrs):
     dilation: tuple[int, ...]
 
 
+_PICKED = (*FLOATS, int32)  # taps are picked by taps where a kernel's axes come one after the other
+
+
 # --- type rules --------------------------------------------------------------------------------
 
 
@@ -100,7 +104,10 @@ def _infer_max_pool(a: PoolAttrs, *types: TensorType) -> tuple[TensorType, Tenso
 
 
 def _infer_max_pool_at(a: PoolAttrs, *types: TensorType) -> TensorType:
-    x = _checked("max_pool_at", a, types, 2)
+    check_count("max_pool_at", types, 2)
+    x = types[0]
+    check_dtype("max_pool_at", x, _PICKED)
+    check_pool("max_pool_at", a, x.rank)
     shape = counts_of("max_pool_at", a, x.shape)
     _check_tap("max_pool_at", types[1], shape)
     return x.with_shape(shape)
@@ -234,19 +241,29 @@ def _ties(rng: np.random.Generator, case: WindowCase, dtype: Any) -> Sample:
 
 
 def _max_pool_samples(rng: np.random.Generator) -> Iterable[Sample]:
-    yield from samples_over_windows(_max_pool_sample)(rng)
-    yield from samples_over_windows(_ties)(rng)
+    yield from _and_large(_max_pool_sample)(rng)
+    yield from _and_large(_ties)(rng)
     for kernel, padding in (((33,), ((4, 9),)), ((40,), ((20, 0),))):
-        large = WindowCase((2, 50), (1,), kernel, (3,), padding, (1,))
-        yield _max_pool_sample(rng, large, np.float64)
-        yield _ties(rng, large, np.float32)
-    lowest = np.full((1, 3, 4), -np.inf, np.float32)
-    yield Sample((lowest,), PoolAttrs((1, 2), (2, 2), (1, 1), ((1, 0), (1, 1)), (1, 1)), False)
+        long = WindowCase((2, 50), (1,), kernel, (3,), padding, (1,))
+        yield _ties(rng, long, np.float32)
+    for size in (2, 5):
+        pads = ((size // 2, 0), (size // 2, 1))
+        lowest = np.full((1, 6, 7), -np.inf, np.float32)
+        yield Sample((lowest,), PoolAttrs((1, 2), (size, size), (1, 1), pads, (1, 1)), False)
 
 
 def _at_sample(rng: np.random.Generator, case: WindowCase, dtype: Any) -> Sample:
-    x = rng.standard_normal(case.shape).astype(dtype)
+    if dtype is np.int32:
+        x: Array = rng.integers(-9, 9, case.shape).astype(np.int32)
+    else:
+        x = rng.standard_normal(case.shape).astype(dtype)
     return Sample((x, _taps_of(rng, case)), _attrs(case), dtype is np.float64)
+
+
+def _at_samples(rng: np.random.Generator) -> Iterable[Sample]:
+    yield from _and_large(_at_sample)(rng)
+    for case in WINDOW_CASES:
+        yield _at_sample(rng, case, np.int32)
 
 
 def _max_grad_sample(rng: np.random.Generator, case: WindowCase, dtype: Any) -> Sample:
@@ -265,14 +282,17 @@ def _spread_sample(rng: np.random.Generator, case: WindowCase, dtype: Any) -> Sa
 
 
 _LARGE = WindowCase((2, 40), (1,), (35,), (1,), ((3, 30),), (1,))
+_PARTED = WindowCase((6, 2, 7), (0, 2), (4, 5), (1, 2), ((2, 1), (1, 2)), (1, 1))
 
 
 def _and_large(sample: Any) -> Any:
-    """The usual samples, and one with more taps than are unrolled."""
+    """The usual samples, and some of kernels that are too large to be unrolled at once."""
 
     def samples(rng: np.random.Generator) -> Iterable[Sample]:
         yield from samples_over_windows(sample)(rng)
-        yield sample(rng, _LARGE, np.float64)
+        for case in (_LARGE, _PARTED):
+            yield sample(rng, case, np.float64)
+            yield sample(rng, case, np.float32)
 
     return samples
 
@@ -305,7 +325,7 @@ MAX_POOL_AT = register(
         vjp=_vjp_max_pool_at,
         expand=expand_max_pool_at,
         traits=COMPOSITE,
-        samples=_and_large(_at_sample),
+        samples=_at_samples,
     )
 )
 

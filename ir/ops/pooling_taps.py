@@ -1,8 +1,9 @@
 """Pools in plain ops: what they become where no kernel has claimed them.
 
 Small kernels become elementwise programs over strided slices, one for each tap, which run in
-registers; large ones reductions over the taps. A derivative looks at the windows that hold an
-element: no two threads or lanes add to one place.
+registers. Larger ones work along one axis after the other, so that K x K taps cost 2 K; many taps
+along one axis are a reduction over them. A derivative looks at the windows that hold an element: no
+two threads or lanes add to one place.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from treadle.ir.ops.sliding import counts_of, meetings, windows_attrs, with_size
 from treadle.ir.types import Shape, Size, int32
 
 _UNROLLED = 32  # taps; beyond it a program with a few instructions a tap takes long to compile
+_AT_ONCE = 16  # taps of a kernel of several axes; beyond it one axis after the other is faster
 
 
 def first_taps(a: Any, sizes: Sequence[int], counts: Sequence[int]) -> Array:
@@ -45,6 +47,19 @@ def _all_taps(a: Any) -> list[tuple[int, ...]]:
 
 def _unrolled(a: Any) -> bool:
     return bool(prod(a.kernel) <= _UNROLLED)
+
+
+def _is_parted(a: Any) -> bool:
+    """Whether the axes are worked on one after the other."""
+    return len(a.axes) > 1 and bool(prod(a.kernel) > _AT_ONCE)
+
+
+def _along_some(a: Any, axes: slice) -> dict[str, Any]:
+    """The windows along some of the axes alone."""
+    return {name: value[axes] for name, value in windows_attrs(a).items()}
+
+
+_LAST, _OTHERS = slice(-1, None), slice(0, -1)
 
 
 def _pad_around(o: Ops[Any], a: Any, x: Any, value: float) -> Any:
@@ -86,6 +101,8 @@ def _numbers(o: Ops[Any], a: Any, rank: int) -> Any:
 
 
 def expand_max_pool(o: Ops[Any], a: Any, x: Any) -> tuple[Any, Any]:
+    if _is_parted(a):
+        return _parted_max_pool(o, a, x)
     t = o.type_of(x)
     shape = counts_of("max_pool", a, t.shape)
     first = _first(o, a, t.shape, shape)
@@ -97,6 +114,16 @@ def expand_max_pool(o: Ops[Any], a: Any, x: Any) -> tuple[Any, Any]:
         wins = o.logical_or(o.gt(here, best), o.call("isnan", here))
         best, taps = o.where(wins, here, best), o.where(wins, number, taps)
     return best, taps
+
+
+def _parted_max_pool(o: Ops[Any], a: Any, x: Any) -> tuple[Any, Any]:
+    """Along the last axis, then of these along the others: the first of equals in row-major order
+    is the first of the first row that has one, and the last NaN that of the last row."""
+    best, inner = o.call_multi("max_pool", x, **_along_some(a, _LAST))
+    others = _along_some(a, _OTHERS)
+    best, outer = o.call_multi("max_pool", best, **others)
+    tap = o.call("max_pool_at", inner, outer, **others)
+    return best, o.add(o.mul(outer, a.kernel[-1]), tap)
 
 
 def _first(o: Ops[Any], a: Any, shape: Shape, windows: Shape) -> Any:
@@ -138,6 +165,9 @@ def expand_max_pool_at(o: Ops[Any], a: Any, x: Any, taps: Any) -> Any:
 
 
 def expand_window_sum(o: Ops[Any], a: Any, x: Any) -> Any:
+    if _is_parted(a):
+        inner = o.call("window_sum", x, **_along_some(a, _LAST))
+        return o.call("window_sum", inner, **_along_some(a, _OTHERS))
     if not _unrolled(a):
         return o.sum(_as_windows(o, a, x, 0), tuple(range(len(a.kernel))))
     total, *more = _slices(o, a, x, 0, counts_of("window_sum", a, o.type_of(x).shape))
@@ -152,6 +182,10 @@ def expand_max_pool_grad(o: Ops[Any], a: Any, g: Any, taps: Any) -> Any:
 
 
 def expand_window_spread(o: Ops[Any], a: Any, g: Any) -> Any:
+    if _is_parted(a):
+        size = a.size
+        outer = o.call("window_spread", g, size=size[:-1], **_along_some(a, _OTHERS))
+        return o.call("window_spread", outer, size=size[-1:], **_along_some(a, _LAST))
     return _summed_back(o, a, o.broadcast_to(g, (*a.kernel, *o.type_of(g).shape)))
 
 

@@ -1,4 +1,5 @@
-"""resample: new elements along one axis, each a weighted sum of a few old ones.
+"""resample: new elements along one axis, each a weighted sum of a few old ones; and pick, which
+looks elements up along one axis.
 
 Which old ones, and their weights, are tables known when the program is built: interpolation and its
 derivative, which is a resample by the turned table, so that no elements are scattered and
@@ -18,6 +19,7 @@ from treadle.ir.errors import ShapeError
 from treadle.ir.op import Array, ArrayData, Attrs, OpDef, Sample, Trait, register
 from treadle.ir.ops.linalg import wide_product
 from treadle.ir.ops.rules import Values, check_axis, check_count, check_dtype
+from treadle.ir.scalar import Index
 from treadle.ir.types import FLOATS, TensorType, bool_, float64, int64
 
 _UNROLLED = 16  # terms of a sum that are written out
@@ -83,11 +85,22 @@ def _expand(o: Ops[Any], a: ResampleAttrs, x: Any) -> Any:
 
 
 def _picked(o: Ops[Any], a: ResampleAttrs, x: Any, index: Array) -> Any:
-    """x[.., index, ..] along the axis, which may be of any shape: its axes take that place."""
-    found = o.call("gather", x, o.const(index, int64), axes=(a.axis,), checked=False)
-    front = tuple(range(index.ndim))
-    rest = tuple(range(index.ndim, index.ndim + o.type_of(x).rank - 1))
-    return o.permute(found, (*rest[: a.axis], *front, *rest[a.axis :]))
+    """x[.., index, ..] along the axis; a slice where the indices are equally far apart."""
+    steps = np.unique(np.diff(index))
+    if len(index) and len(steps) <= 1 and (len(steps) == 0 or steps[0] > 0):
+        shape = o.type_of(x).shape
+        return o.call(
+            "slice",
+            x,
+            starts=_at_axis(a.axis, (0,) * len(shape), int(index[0])),
+            steps=_at_axis(a.axis, (1,) * len(shape), int(steps[0]) if len(steps) else 1),
+            shape=_at_axis(a.axis, shape, len(index)),
+        )
+    return o.call("pick", x, o.const(index, int64), axis=a.axis)
+
+
+def _at_axis(axis: int, numbers: Any, number: int) -> Any:
+    return (*numbers[:axis], number, *numbers[axis + 1 :])
 
 
 def _weighted(o: Ops[Any], a: ResampleAttrs, part: Any, weights: Array) -> Any:
@@ -103,8 +116,12 @@ def _weighted(o: Ops[Any], a: ResampleAttrs, part: Any, weights: Array) -> Any:
 
 
 def _reduced(o: Ops[Any], a: ResampleAttrs, x: Any) -> Any:
-    part = _weighted(o, a, _picked(o, a, x, a.index.array()), a.weights.array())
-    return o.sum(part, a.axis + 1)
+    """With the terms along an axis of their own."""
+    index, weights = a.index.array(), a.weights.array()
+    shape = o.type_of(x).shape
+    found = o.call("pick", x, o.const(index.reshape(-1), int64), axis=a.axis)
+    part = o.reshape(found, (*shape[: a.axis], *index.shape, *shape[a.axis + 1 :]))
+    return o.sum(_weighted(o, a, part, weights), a.axis + 1)
 
 
 # --- derivative --------------------------------------------------------------------------------
@@ -160,6 +177,70 @@ def _samples(rng: np.random.Generator) -> Iterable[Sample]:
     yield sample((0, 4), 1, 3, 2, np.float64)
     yield sample((3, 4), 1, 0, 2, np.float32)
 
+
+# --- pick --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PickAttrs(Attrs):
+    """The `axis` along which elements are looked up."""
+
+    axis: int
+
+
+def _infer_pick(a: PickAttrs, *types: TensorType) -> TensorType:
+    check_count("pick", types, 2)
+    x, index = types
+    check_axis("pick", a.axis, x.rank)
+    check_dtype("pick (the index)", index, (int64,))
+    if index.rank != 1 or (x.shape[a.axis] == 0 and index.shape != (0,)):
+        raise ShapeError(f"pick along axis {a.axis} of {x} needs a list of indices, found {index}")
+    return x.with_shape(_at_axis(a.axis, x.shape, index.shape[0]))  # type: ignore[arg-type]
+
+
+def _lower_pick(s: Any, a: PickAttrs, types: Any, index: Any, load: Any) -> Any:
+    size = types[0].static_shape[a.axis]
+    if size == 0:
+        return s.const(0, types[0].dtype)  # no element is ever asked for
+    at = s.index_of(load(1, (index[a.axis],)), size, wrap=False, fault="")
+    return load(0, _at_axis(a.axis, tuple(index), at))
+
+
+def _vjp_pick(o: Ops[Any], a: PickAttrs, args: Values, outs: Values, cts: Values) -> Any:
+    """Only of programs that use it as it is: `resample` has a derivative that scatters nothing."""
+    x, index = args
+    t = o.type_of(x)
+    front = (a.axis, *(i for i in range(t.rank) if i != a.axis))
+    inside = o.minimum(o.maximum(index, 0), o.const(t.static_shape[a.axis] - 1, int64))
+    ct = o.permute(cts[0], front)
+    return o.call("scatter_add", o.zeros_like(x), ct, inside, axes=(a.axis,), checked=False), None
+
+
+def _samples_pick(rng: np.random.Generator) -> Iterable[Sample]:
+    for shape, axis, new in [
+        ((2, 5), 1, 7), ((5, 2), 0, 3), ((2, 4, 3), 1, 6), ((4,), 0, 0), ((0, 3), 1, 2),
+        *(((3, 9), 1, size) for size in (1, 7, 8, 15, 16, 17, 33)),
+    ]:  # fmt: skip
+        for dtype in (np.float64, np.float32):
+            x = rng.standard_normal(shape).astype(dtype)
+            index = rng.integers(-1, shape[axis] + 1, new)
+            yield Sample((x, index), PickAttrs(axis), dtype is np.float64)
+    yield Sample((rng.integers(0, 9, (3, 4)), np.array([3, 3, 0])), PickAttrs(1), False)
+
+
+PICK = register(
+    OpDef(
+        name="pick",
+        maths="y[.., p, ..] = x[.., index[p], ..]; an index outside is moved to the nearest end",
+        attrs=PickAttrs,
+        infer=_infer_pick,
+        ref=lambda a, x, index: np.take(x, index, a.axis, mode="clip"),
+        vjp=_vjp_pick,
+        lower=Index(_lower_pick),
+        traits=frozenset({Trait.MOVEMENT}),
+        samples=_samples_pick,
+    )
+)
 
 RESAMPLE = register(
     OpDef(

@@ -1,8 +1,8 @@
 """Adaptive pools: windows that make a result of a given size.
 
 Where the sizes divide, all windows are equal and lie side by side. Elsewhere neighbours overlap by
-an element and differ in length by one, so that the elements of each window are looked up, as many
-as the longest one has; what is too much is masked (a mean) or the last element again (a maximum).
+an element and differ in length by one: a mean is a weighted sum along each axis, of a maximum the
+elements of each window are looked up, the last one again where it is shorter than the longest.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treadle.ir.errors import ShapeError
+from treadle.ir.op import ArrayData
 from treadle.ir.types import shape_text
 from treadle.nn.functional.spatial import (
     batched,
@@ -58,37 +59,47 @@ def _prepared(name: str, rank: int, input: Any, size: Any) -> tuple[Tensor, tupl
     return x, output_size(size, x.shape[2:]), alone
 
 
-def _looked_up(x: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, list[_Spans]]:
-    """`x` with the elements of all windows side by side, windows * longest along each axis."""
-    spans = [_spans(size, count) for size, count in zip(x.shape[2:], counts, strict=True)]
-    for axis, (size, span) in enumerate(zip(x.shape[2:], spans, strict=True), 2):
-        elements = span.elements().reshape(-1)
-        if not np.array_equal(elements, np.arange(size)):
-            index = api.asarray(elements)
-            found = apply("gather", x, index, axes=(axis,), checked=False)
-            x = api.moveaxis(found, 0, axis)
-    return x, spans
+def _resampled(x: Tensor, axis: int, index: Array, weights: Array) -> Tensor:
+    tables = {"index": ArrayData.of(index), "weights": ArrayData.of(weights)}
+    return apply("resample", x, axis=axis, **tables)
 
 
 def adaptive_avg_pool(name: str, rank: int, input: Any, size: Any) -> Tensor:
     """See `pooling.adaptive_avg_pool2d`."""
     x, counts, alone = _prepared(name, rank, input, size)
-    x, spans = _looked_up(x, counts)
+    y = _mean_of_equal(x, counts)
+    for axis, (old, new) in enumerate(zip(x.shape[2:], counts, strict=True), 2):
+        if old % new:
+            span = _spans(old, new)
+            length = (span.end - span.begin)[:, None]
+            weights = np.where(np.arange(span.longest) < length, 1 / length, 0.0)
+            y = _resampled(y, axis, span.elements(), weights)
+    found = y.clone() if y is x else y
+    return api.squeeze(found, axis=0) if alone else found
+
+
+def _mean_of_equal(x: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """The means along the axes that the windows divide evenly."""
     shape: list[int] = list(x.shape[:2])
-    lengths: Any = np.ones((), np.int64)
-    kept: Any = np.ones((), bool)
-    for span in spans:
-        shape += [len(span.begin), span.longest]
-        length = span.end - span.begin
-        lengths = lengths[..., None] * length
-        kept = kept[..., None, None] & (np.arange(span.longest) < length[:, None])
-    parts = api.reshape(x, cast(Any, tuple(shape)))
-    if not kept.all():
-        parts = api.where(api.asarray(kept), parts, 0)
-    total = api.sum(parts, axis=tuple(3 + 2 * axis for axis in range(rank)))
-    divisor = int(lengths.flat[0]) if (lengths == lengths.flat[0]).all() else None
-    y = total / (lengths.astype(x.dtype.dtype) if divisor is None else divisor)
-    return api.squeeze(y, axis=0) if alone else y
+    axes = []
+    for size, count in zip(x.shape[2:], counts, strict=True):
+        divides = size % count == 0 and size != count
+        shape += [count, size // count] if divides else [size]
+        if divides:
+            axes.append(len(shape) - 1)
+    if not axes:
+        return x
+    return api.mean(api.reshape(x, cast(Any, tuple(shape))), axis=tuple(axes))
+
+
+def _looked_up(x: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, list[_Spans]]:
+    """`x` with the elements of all windows side by side, windows * longest along each axis."""
+    spans = [_spans(size, count) for size, count in zip(x.shape[2:], counts, strict=True)]
+    for axis, (size, span) in enumerate(zip(x.shape[2:], spans, strict=True), 2):
+        elements = span.elements().reshape(-1, 1)
+        if not np.array_equal(elements[:, 0], np.arange(size)):
+            x = _resampled(x, axis, elements, np.ones(elements.shape))
+    return x, spans
 
 
 def adaptive_max_pool(
