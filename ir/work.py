@@ -9,6 +9,7 @@ Counted from the program alone, the same for every target:
 - a convolution and each of its derivatives are two operations for each output channel, window,
   input channel of the group and tap, taps on padding included;
 - attention is its products, and five operations for each weight;
+- a loop is its steps, a choice the largest branch;
 - a fused kernel is what its region holds, a composite what it expands into;
 - every operand is read once and every result written once; what a region only picks elements from
   (a gather, a slice) is read as far as these are.
@@ -80,7 +81,16 @@ def _flops(instr: Instr) -> int:
     if instr.op.name == "fused_table":
         return _flops_of_table(instr)
     own = _flops_alone(instr)
-    return own + sum(_flops(i) for region in instr.regions for i in region.instrs)
+    inside = [sum(_flops(i) for i in region.instrs) for region in instr.regions]
+    if instr.op.name == "switch":
+        return own + max(inside)
+    return own + _times(instr) * sum(inside)
+
+
+def _times(instr: Instr) -> int:
+    """How often the regions run; a loop that may end early counts as one that does not."""
+    length = cast(Any, instr.attrs).length if instr.op.name == "scan" else 1
+    return 1 if length is None else int(length)
 
 
 def _flops_alone(instr: Instr) -> int:

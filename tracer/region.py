@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from treadle.ir.errors import GradientError, TraceError, TreadleError
 from treadle.ir.graph import Function, Param, Result, Value
+from treadle.ir.op import Attrs, OpDef
 from treadle.ir.types import TensorType, type_of_array
 from treadle.tracer import tape
 from treadle.tracer.cell import Cell
@@ -172,6 +173,15 @@ class RegionTrace(Trace):
 
     def knows(self, cell: Cell) -> bool:
         return cell in self.values or self.outer.knows(cell)
+
+    def apply(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs) -> tuple[Tensor, ...]:
+        """As `Trace.apply`; refuses what prints, which has its place at the end of a step."""
+        if op.name == "debug_print":
+            raise TraceError(
+                f"debug_print in {self.what}: a compiled loop or branch does not print; return "
+                "the value and print it outside, or run without jit (treadle.disable_jit)"
+            )
+        return super().apply(op, operands, attrs)
 
     # --- differentiation ---------------------------------------------------------------------
 
