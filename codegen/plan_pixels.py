@@ -29,8 +29,8 @@ from treadle.ir.graph import Function
 from treadle.ir.types import DType
 
 _GATHERED: Final = 320 << 10  # bytes of gathered pixels: a part of the L2 cache
-_WEIGHTS: Final = 256 << 10  # bytes of weights that meet them: another one
-_ENOUGH: Final = 16  # tiles
+_ENOUGH: Final = 8  # tiles
+_GATHERING: Final = 2.5  # cycles to gather a vector, where a multiplication of one takes 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +113,9 @@ def plan_pixels(
         sum(h.count * w.count * len(h.taps) * len(w.taps) for h, w in phases) // (2 * lanes)
     )  # fmt: skip
     wanted = min(tiles_for(work), _ENOUGH)
-    images, span = _columns(what, line, lines, most, nr, wanted)
+    images, span, bm = _pieces(what, line, lines, most, (mr, nr), lanes, wanted)
     columns = images * span * line
     around = what.groups * -(-what.images // images) * -(-lines // span)
-    bm = _rows(what.rows, mr, around, wanted)
     staged = images > 1 or len(phases) > 1
     ld = up(columns, nr) + lanes
     if ld * dtype.itemsize % 1024 == 0:
@@ -159,40 +158,50 @@ def _registers(rows: int, lanes: int, target: Target) -> tuple[int, int]:
     return min(options, key=cycles)
 
 
-def _columns(
-    what: Convolution, line: int, lines: int, most: int, nr: int, wanted: int
-) -> tuple[int, int]:
-    """(images, lines) of a tile: enough tiles for threads, few idle lanes in the last panels."""
-    if lines * line * 2 <= most and lines * line < 16 * nr and what.images > 1:
-        best = min(
-            range(1, what.images + 1),
-            key=lambda n: _cost(what.images, n, lines * line, most, nr, wanted),
-        )
-        if best > 1:
-            return best, lines
-    span = min(
-        range(1, lines + 1),
-        key=lambda n: _cost(lines, n, line, most, nr, max(wanted // what.images, 1)),
-    )
-    return 1, span
+def _pieces(
+    what: Convolution, line: int, lines: int, most: int, tile: tuple[int, int], lanes: int,
+    wanted: int,
+) -> tuple[int, int, int]:  # fmt: skip
+    """(images, lines, rows) of a tile that cost least, in cycles for each of the multiplications:
+    idle lanes, idle threads, pixels gathered for few rows, more than the caches hold."""
+    mr, nr = tile
+    down = -(-what.rows // mr)
+    shapes = [(1, span) for span in range(1, lines + 1)]
+    if lines * line < 16 * nr:
+        shapes += [(n, lines) for n in range(2, what.images + 1)]
+    best: tuple[float, tuple[int, int, int]] | None = None
+    for images, span in shapes:
+        across = what.groups * -(-what.images // images) * -(-lines // span)
+        columns = images * span * line
+        lanes_cost = _computed(what.images, images, lines, span, line, lanes)
+        if columns > most:
+            lanes_cost *= 1.05 + 0.1 * (columns / most - 1)
+        for pieces in (1, 2, 3, 4, 6, 8, 12, 16, 32):
+            if pieces > down:
+                break
+            each = -(-down // pieces)
+            tiles = across * -(-down // each)
+            idle = sum(-(-tiles // p) * p for p in (1, 2, 4, 8)) / (4 * tiles)
+            few = max(wanted / tiles, 1.0) ** 0.5
+            whole_tiles = tiles * images * span * line * each * mr
+            unequal = whole_tiles / (what.groups * what.images * lines * line * down * mr) - 1
+            few *= 1 + unequal * min(_ENOUGH / tiles, 1.0) / 2
+            gather = _GATHERING * up(line, lanes) / line / (each * mr)
+            for_itself = 0.25 * nr / columns + 0.5 / each  # what each tile and panel begin with
+            cost = lanes_cost * (down * mr / what.rows) * idle * few * (1 + gather + for_itself / 8)
+            if best is None or cost < best[0]:
+                best = cost, (images, span, min(each * mr, up(what.rows, mr)))
+    assert best is not None
+    return best[1]
 
 
-def _cost(total: int, each: int, size: int, most: int, nr: int, wanted: int) -> float:
-    """Of cutting `total` units of `size` columns into tiles of `each` units."""
-    tiles = -(-total // each)
-    last = total - (tiles - 1) * each
-    computed = (tiles - 1) * up(each * size, nr) + up(last * size, nr)
-    cost = computed / (total * size)
-    cost *= 1 + max(wanted / tiles - 1, 0) * 0.25  # too few tiles
-    if each * size > most:
-        cost *= 1 + 0.1 * (each * size / most - 1) + 0.05
-    return cost + 0.5 * nr / (each * size + nr)  # what each tile costs for itself
-
-
-def _rows(rows: int, mr: int, around: int, wanted: int) -> int:
-    """Rows of a tile: all, unless there are too few tiles."""
-    pieces = max(min(-(-wanted // around), -(-rows // (4 * mr))), 1)
-    return min(up(-(-rows // pieces), mr), up(rows, mr))
+def _computed(all_images: int, images: int, lines: int, span: int, line: int, lanes: int) -> float:
+    """Lanes of all panels for each position."""
+    total = 0
+    for first, count in ((images, all_images // images), (all_images % images, 1)):
+        full = count * (lines // span) * up(first * span * line, lanes)
+        total += full + count * up(first * (lines % span) * line, lanes)
+    return total / (all_images * lines * line)
 
 
 def _epilogue(
