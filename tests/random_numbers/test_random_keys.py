@@ -80,8 +80,8 @@ def test_a_key_that_is_drawn_from_twice_is_warned_of_with_both_lines() -> None:
         twice(random.key(0))
     (warning,) = found
     text = str(warning.message)
-    assert f"test_keys.py:{first}" in text
-    assert f"test_keys.py:{first + 1}" in text
+    assert f"test_random_keys.py:{first}" in text
+    assert f"test_random_keys.py:{first + 1}" in text
     assert warning.lineno == first + 1
     assert warning.filename == __file__
 
@@ -95,7 +95,7 @@ def test_a_key_that_is_split_twice_and_one_of_its_rows_are_warned_of() -> None:
         return random.uniform(keys[1], ()) + random.uniform(keys[1], ())
 
     for fn in (split_twice, same_row):
-        with pytest.warns(RandomKeyWarning, match="twice, at .*test_keys.py"):
+        with pytest.warns(RandomKeyWarning, match="twice, at .*test_random_keys.py"):
             treadle.jit(fn)(random.key(0))
 
 
