@@ -344,6 +344,7 @@ def print_memory(fn: Function, plan: MemoryPlan) -> str:
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+    lines += [_inner_line(instr, inner) for instr, inner in plan.inner.items()]
     lines += [f"copy {names[c.value]} to result {c.result} at the end" for c in plan.copies]
     lines += [
         f"param {p} is result {r}: {fn.params[p].path!r} is updated in place"
@@ -354,6 +355,15 @@ def print_memory(fn: Function, plan: MemoryPlan) -> str:
         barrier = f"fault barrier after instruction {plan.fault_barrier}"
     lines.append(f"workspace {plan.workspace} bytes, peak {plan.peak} bytes, {barrier}")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _inner_line(instr: Instr, inner: ControlMemory) -> str:
+    """What a loop or branch uses again in each step."""
+    text = f"{_label(instr)}: {inner.size} bytes at workspace+{inner.offset}"
+    if instr.op.name != "scan":
+        return text
+    in_place = sum(spare is None for spare in inner.spare)
+    return f"{text}, carries {in_place} in place and {len(inner.spare) - in_place} in two buffers"
 
 
 def _rows(fn: Function, plan: MemoryPlan) -> Iterator[tuple[Value, str, str, str]]:
