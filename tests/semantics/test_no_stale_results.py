@@ -24,7 +24,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stale_cases import CASES, Case, restore_globals
+import stale_array_cases  # noqa: F401  these add their cases
+import stale_attribute_cases  # noqa: F401
+import stale_class_cases  # noqa: F401
+import stale_container_cases  # noqa: F401
+import stale_function_cases  # noqa: F401
+from stale_cases import CASES, Case
+from stale_global_cases import restore_globals
 from stale_wrapped_cases import restore_modules
 
 import treadle
