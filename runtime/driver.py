@@ -14,12 +14,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from treadle.codegen.target import Target, host, named
+from treadle.ir.collection import paused
 from treadle.ir.errors import CompileError
 from treadle.ir.forking import no_fork
 from treadle.ir.graph import Function
 from treadle.runtime import cache, knobs
 from treadle.runtime.cache_key import program_key
-from treadle.runtime.collection import paused
 from treadle.runtime.executable import NativeExecutable
 from treadle.runtime.interface import Interface, interface_of
 from treadle.runtime.native import compile_object, load_objects

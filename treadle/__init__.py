@@ -21,8 +21,11 @@ if (_root / "pyproject.toml").is_file():
     __path__.append(str(_root))
 
 # ruff: noqa: E402, F401  the path above comes first; everything is imported to be found here
-import treadle.runtime as _runtime  # registers the compiler
-from treadle import linalg, nn, optim, random
+from treadle.ir.collection import paused as _paused
+
+with _paused():  # a module makes many objects and no garbage: 40 collections, 5 ms
+    import treadle.runtime as _runtime  # registers the compiler
+    from treadle import linalg, nn, optim, random
 from treadle.ir.errors import (
     ArgumentError,
     CheckError,

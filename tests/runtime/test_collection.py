@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from treadle.runtime.collection import paused
+from treadle.ir.collection import paused
 
 
 def test_the_collector_is_off_inside_and_on_again_after() -> None:

@@ -135,7 +135,7 @@ def test_the_child_calls_the_function_that_another_thread_was_tracing(tmp_path: 
 LOCKS_TAKEN = """
 from treadle.runtime import cache
 from treadle.runtime.blocks import blocks
-from treadle.runtime.collection import _state as collector, paused
+from treadle.ir.collection import _state as collector, paused
 from treadle.tracer import entropy
 
 taken, go_on = threading.Event(), threading.Event()

@@ -1,7 +1,8 @@
 """Python's collector of cycles, paused while something large is built.
 
 A compilation makes hundreds of thousands of objects and no garbage to speak of; looking through all
-of them again and again takes a fifth of its time, and more the longer the program is.
+of them again and again takes a fifth of its time, and more the longer the program is. So does an
+import, for a tenth.
 """
 
 from __future__ import annotations
