@@ -249,7 +249,8 @@ def must_run(op: OpDef, attrs: Attrs) -> bool:
 
 def attr_items(attrs: Attrs) -> tuple[tuple[str, Any], ...]:
     """Names and values of the attributes, in the order of their definition."""
-    return tuple([(name, getattr(attrs, name)) for name in _names(type(attrs))])
+    kind: Any = type(attrs)
+    return tuple([(name, getattr(attrs, name)) for name in _names(kind)])
 
 
 @cache
