@@ -145,6 +145,7 @@ class _Loop:
             for slot, base, nbytes in arrays:
                 self.call.set(slot, w.gep(base, w.mul(at, nbytes)) if nbytes else base)
             self._turn(buffers, done)
+            self._move_on(done, at)
             self.call.run(self.name)
             following = [w.add(done, 1)]
             return [*following, self._goes_on()] if can_stop else following
@@ -177,12 +178,17 @@ class _Loop:
         that even steps read and the one that they write."""
         w = self.w
         found: list[Turning] = []
-        spares = self.plan.memory.spare
-        for n, spare in enumerate(spares):
+        memory = self.plan.memory
+        for n, spare in enumerate(memory.spare):
             operand = self.instr.args[self.given.carries[n]]
             result = self.fields.operand(self.out.carries[n])
             start = result
-            if spare is None:
+            row = memory.stacked[n]
+            if row is not None:
+                assert self.a.length is not None
+                array = self.fields.operand(self.out.arrays[row])
+                start = w.gep(array, (self.a.length - 1) * operand.type.nbytes * self.a.reverse)
+            elif spare is None:
                 self.call.set(self.inside.carries[n], result)
                 self.call.result(self.made.carries[n], result)
             else:
@@ -204,6 +210,22 @@ class _Loop:
             n, first, second = entry
             self.call.set(self.inside.carries[n], w.select(even, first, second))
             self.call.result(self.made.carries[n], w.select(even, second, first))
+
+    def _move_on(self, done: Val, at: Val) -> None:
+        """A carry that lives in rows is read from this step's and written into the next one's."""
+        w, length = self.w, self.a.length
+        for n, row in enumerate(self.plan.memory.stacked):
+            if row is None:
+                continue
+            assert length is not None
+            nbytes = self.instr.args[self.given.carries[n]].type.nbytes
+            array = self.fields.operand(self.out.arrays[row])
+            here = w.gep(array, w.mul(at, nbytes))
+            following = w.gep(here, -nbytes if self.a.reverse else nbytes)
+            result = self.fields.operand(self.out.carries[n])
+            is_last = w.icmp("eq", done, length - 1)
+            self.call.set(self.inside.carries[n], here)
+            self.call.result(self.made.carries[n], w.select(is_last, result, following))
 
     def _leave(self, buffers: Sequence[Turning], done: Val) -> None:
         w = self.w

@@ -46,10 +46,8 @@ class ControlPlan:
         head = f"{self.op}, at most {self.times} times" if self.op == "scan" else self.op
         if self.op == "scan" and self.times is None:
             head = "scan without a bound"
-        spare = sum(s is not None for s in self.memory.spare)
         if self.op == "scan":
-            in_place = len(self.memory.spare) - spare
-            head += f", carries {in_place} in place and {spare} in two buffers"
+            head += f", carries {self.memory.carries}"
         lines = [f"{head}, {self.memory.size} bytes of workspace"]
         for number, plan in enumerate(self.regions):
             if self.op != "scan":

@@ -46,15 +46,26 @@ class ControlMemory:
     """The memory of a loop or a branch: the plan of each region, whose workspace begins at `offset`
     of the program's, and how many bytes all of it takes there.
 
-    Of a loop: `spare`, for each carry the second buffer's distance from `offset`, None where it is
-    updated in place; `flag`, the distance of the bool that says whether to go on.
+    Of a loop: `spare`, for each carry the second buffer's distance from `offset`, None where it
+    needs none; `stacked`, for each carry the number of the array of results whose rows hold it,
+    None where there is none; `flag`, the distance of the bool that says whether to go on.
     """
 
     plans: tuple[MemoryPlan, ...]
     offset: int
     size: int
     spare: tuple[int | None, ...] = ()
+    stacked: tuple[int | None, ...] = ()
     flag: int = 0
+
+    @property
+    def carries(self) -> str:
+        """How many carries of a loop live where."""
+        stacked = sum(row is not None for row in self.stacked)
+        turning = sum(spare is not None for spare in self.spare)
+        in_place = len(self.spare) - stacked - turning
+        text = f"{in_place} in place, {turning} in two buffers"
+        return f"{text}, {stacked} in rows" if stacked else text
 
 
 @dataclass(frozen=True, slots=True, eq=False)

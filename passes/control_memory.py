@@ -4,15 +4,18 @@ A region is planned like a Function: parameters and results are buffers that who
 over, the rest is a block of workspace, which every step (and every branch) uses again. A carry is a
 parameter and a result: where the step writes it when nothing reads the old one any more, it is
 updated in place, in the buffer of the loop's result; else it has two buffers, the result's and a
-spare one, which change places at each step. Rows of arrays are read and written where they lie.
+spare one, which change places at each step. Rows of arrays are read and written where they lie. A
+carry whose old values are kept as rows (for the loop back) lives there: a step reads it from its
+own row and writes it into the next one's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from treadle.ir.control import params, results, scan_attrs
-from treadle.ir.graph import Function, Instr, Param, Result
+from treadle.ir.graph import Function, Instr, Param, Result, Value
 from treadle.ir.memory import ControlMemory, MemoryPlan
 
 _FLAG = 64  # bytes for whether to go on
@@ -31,17 +34,33 @@ def plan_control(
     a = scan_attrs(instr)
     first = a.consts
     shared = {result: param for param, result in inner.in_place}
+    stacked = _stacked(instr, shared)
+    rows = {int(a.until) + a.carries + row for row in stacked if row is not None}
+    inner = replace(inner, copies=tuple(c for c in inner.copies if c.result not in rows))
     spare: list[int | None] = []
     at = padded(inner.workspace)
     flag = at
     at += _FLAG if a.until else 0
     for n, carry in enumerate(params(a, region.inputs).carries):
-        if shared.get(int(a.until) + n) == first + n:
+        if shared.get(int(a.until) + n) == first + n or stacked[n] is not None:
             spare.append(None)
         else:
             spare.append(at)
             at += padded(carry.type.nbytes)
-    return ControlMemory((inner,), 0, max(at, padded(0)), tuple(spare), flag)
+    return ControlMemory((inner,), 0, max(at, padded(0)), tuple(spare), stacked, flag)
+
+
+def _stacked(instr: Instr, shared: Mapping[int, int]) -> tuple[int | None, ...]:
+    """For each carry the array of rows that are its old values; `shared`: what is in place."""
+    a = scan_attrs(instr)
+    (region,) = instr.regions
+    carries = params(a, region.inputs).carries
+    if a.steps or a.until or not a.length:
+        return (None,) * len(carries)
+    rows: dict[Value, int] = {}
+    for n, value in enumerate(results(a, region.outputs).arrays):
+        rows.setdefault(value, n)
+    return tuple(None if n in shared else rows.get(c) for n, c in enumerate(carries))
 
 
 def as_step(instr: Instr) -> Function:

@@ -362,8 +362,7 @@ def _inner_line(instr: Instr, inner: ControlMemory) -> str:
     text = f"{_label(instr)}: {inner.size} bytes at workspace+{inner.offset}"
     if instr.op.name != "scan":
         return text
-    in_place = sum(spare is None for spare in inner.spare)
-    return f"{text}, carries {in_place} in place and {len(inner.spare) - in_place} in two buffers"
+    return f"{text}, carries {inner.carries}"
 
 
 def _rows(fn: Function, plan: MemoryPlan) -> Iterator[tuple[Value, str, str, str]]:
