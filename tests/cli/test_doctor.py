@@ -148,3 +148,22 @@ def test_wrong_results_are_amiss(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_oldest_targets_are_reported_without_surprise() -> None:
     assert not list(doctor._about_target(host(), host()))
     assert all("TREADLE_TARGET" in t for t in doctor._about_target(named("sse2"), named("avx512")))
+
+
+def test_a_room_of_the_cache_that_is_no_number_is_amiss(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TREADLE_CACHE_MB", "lots")
+    (text,) = amiss()
+    assert text == "no disk cache: TREADLE_CACHE_MB must be a whole number, found 'lots'"
+    assert main(["cache", "info"]) == 2
+    assert "TREADLE_CACHE_MB must be a whole number, found 'lots'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all")
+def test_a_cache_that_cannot_be_read_is_amiss(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TREADLE_CACHE_DIR", str(tmp_path / "kept"))
+    (tmp_path / "kept").mkdir(mode=0o000)
+    assert any("cannot be read" in text for text in amiss())

@@ -21,6 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
+        knobs.cache_bytes()
+    except ValueError as error:
+        raise Mistake(str(error)) from None
+    try:
         return {"info": _info, "clear": _clear, "verify": _verify}[args.action]()
     except Unusable as why:
         raise Mistake(f"{why}; compiled code is kept in memory only") from None

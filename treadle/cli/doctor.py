@@ -192,8 +192,12 @@ def _disk_cache(report: Report) -> None:
     try:
         where = folder()
         report.say("cache", f"{where}{'' if cache.is_on() else ' (off: TREADLE_CACHE=0)'}")
+        knobs.cache_bytes()
         opened(create=False)
         kept = cache.entries()
+    except ValueError as error:
+        report.amiss.append(f"no disk cache: {error}")
+        return
     except FileNotFoundError:
         report.say("cache size", "empty")
         if not os.access(_nearest(where), os.W_OK):
