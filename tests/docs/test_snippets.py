@@ -26,8 +26,10 @@ def test_snippets_run(page: Path) -> None:
     treadle.manual_seed(0)
     namespace: dict[str, object] = {"__name__": "page"}
     try:
-        for code in SNIPPET.findall(page.read_text(encoding="utf-8")):
-            exec(compile(code, name(page), "exec"), namespace)
+        text = page.read_text(encoding="utf-8")
+        for found in SNIPPET.finditer(text):
+            above = "\n" * text.count("\n", 0, found.start(1))  # lines are those of the page
+            exec(compile(above + found[1], str(page), "exec"), namespace)
     finally:  # what the page on extending has added
         unregister("cube")
         unregister_pass("count")
