@@ -24,12 +24,19 @@ def expand_conv(o: Ops[Any], a: Any, x: Any, w: Any) -> Any:
     (n, _, *size), (outputs, _, *kernel) = o.type_of(x).shape, o.type_of(w).shape
     taps = int_sizes(kernel, "the kernel's size")
     counts = window_counts("conv", size, taps, a.stride, a.padding, a.dilation)
+    if _is_empty(o, x, w):
+        return o.full((n, outputs, *counts), 0, o.type_of(x).dtype)
     inputs = _padded(o, x, a.padding)
     products = []
     for tap in _all(taps):
         part = _tap_of_windows(o, a, inputs, tap, counts)
         products.append(o.matmul(_weight_at(o, a, w, tap), _rows(o, part, a.groups)))
     return o.reshape(_sum(o, products), (n, outputs, *counts))
+
+
+def _is_empty(o: Ops[Any], *operands: Any) -> bool:
+    """Nothing is summed, or there is nothing to sum for: no product a tap for that."""
+    return any(o.type_of(x).size == 0 for x in operands)
 
 
 def _all(sizes: Sequence[int]) -> list[tuple[int, ...]]:
@@ -119,7 +126,7 @@ def expand_input_grad(o: Ops[Any], a: Any, g: Any, w: Any) -> Any:
     of_group, *kernel = o.type_of(w).shape[1:]
     channels = of_group * a.groups
     size = int_sizes(a.size, "the input's size")
-    if 0 in size:
+    if 0 in size or _is_empty(o, g, w):
         return o.full((n, channels, *size), 0, o.type_of(g).dtype)
     axes = [
         _phases(step, low, dil, k)
@@ -195,6 +202,8 @@ def expand_weight_grad(o: Ops[Any], a: Any, x: Any, g: Any) -> Any:
     [windows, C], windows of the whole batch in one sum."""
     (_, outputs, *counts), channels = o.type_of(g).shape, o.type_of(x).shape[1]
     taps = int_sizes(a.size, "the kernel's size")
+    if _is_empty(o, x, g):
+        return o.full((outputs, channels // a.groups, *taps), 0, o.type_of(x).dtype)
     inputs = _padded(o, x, a.padding)
     left = _channels_first(o, g, a.groups)
     terms = []

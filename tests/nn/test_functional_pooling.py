@@ -110,3 +110,22 @@ def test_a_window_with_nan_is_nan_and_the_last_one_gets_the_gradient() -> None:
         np.testing.assert_array_equal(np.asarray(fn(x, 4))[0, :, 0], [np.nan, np.inf])
         _, place = fn(x, 4, return_indices=True)
         np.testing.assert_array_equal(np.asarray(place)[0, :, 0], [2, 0])
+
+
+def test_pools_and_their_gradients_are_the_same_bits_for_any_number_of_threads() -> None:
+    """Windows that overlap: several add to one element, in an order of its own."""
+    rng = np.random.default_rng(5)
+    x = treadle.tensor(rng.standard_normal((8, 16, 40, 40)).astype(np.float32))
+    weight = treadle.tensor(rng.standard_normal((8, 16, 20, 20)).astype(np.float32))
+
+    def f(x: Tensor) -> Tensor:
+        y = max_pool2d(x, 3, 2, 1) * weight + avg_pool2d(x, 5, 2, 2) * weight
+        return treadle.sum(y) + treadle.sum(adaptive_avg_pool2d(x, 7) ** 2)
+
+    step = treadle.jit(treadle.value_and_grad(f))
+    found = []
+    for count in (1, 2, 3):
+        with treadle.num_threads(count):
+            value, gradient = step(x)
+        found.append((np.asarray(value).tobytes(), np.asarray(gradient).tobytes()))
+    assert found[0] == found[1] == found[2]
