@@ -16,6 +16,7 @@ accumulator per element.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from treadle.codegen.plan_blocks import ALIGN, even, up
@@ -113,7 +114,13 @@ def plan_pixels(
         sum(h.count * w.count * len(h.taps) * len(w.taps) for h, w in phases) // (2 * lanes)
     )  # fmt: skip
     wanted = min(tiles_for(work), _ENOUGH)
-    images, span, bm = _pieces(what, line, lines, most, (mr, nr), lanes, wanted)
+    epilogue, line_pieces = _epilogue(what, region, target)
+    spans = [
+        span
+        for span in range(1, lines + 1)
+        if span == lines or epilogue is None or line_pieces or _ends_on_vector(what, span, epilogue)
+    ]
+    images, span, bm = _pieces(what, line, spans, most, (mr, nr), lanes, wanted)
     columns = images * span * line
     around = what.groups * -(-what.images // images) * -(-lines // span)
     staged = images > 1 or len(phases) > 1
@@ -130,7 +137,6 @@ def plan_pixels(
     gathered = up(cb * max(taps, 1) * ld * dtype.itemsize, ALIGN)
     piece = up(up(bm, mr) * ld * dtype.itemsize, ALIGN) * len(phases) if staged else 0
     edge = up(mr * nr * dtype.itemsize, ALIGN)
-    epilogue, line_pieces = _epilogue(what, region, target)
     return PixelPlan(
         what, dtype, lanes, tuple(placed), mr, nr, cb, bm, span, images, 1, staged, line_pieces,
         ld, whole((), work), around * -(-what.rows // bm),
@@ -158,15 +164,22 @@ def _registers(rows: int, lanes: int, target: Target) -> tuple[int, int]:
     return min(options, key=cycles)
 
 
+def _ends_on_vector(what: Convolution, span: int, epilogue: FusedPlan) -> bool:
+    """Does the epilogue of a tile of so many lines begin and end between vectors? A vector that
+    runs over would finish positions of the next tile."""
+    return span * what.high.every * what.wide.positions % epilogue.lanes == 0
+
+
 def _pieces(
-    what: Convolution, line: int, lines: int, most: int, tile: tuple[int, int], lanes: int,
-    wanted: int,
+    what: Convolution, line: int, spans: Sequence[int], most: int, tile: tuple[int, int],
+    lanes: int, wanted: int,
 ) -> tuple[int, int, int]:  # fmt: skip
     """(images, lines, rows) of a tile that cost least, in cycles for each of the multiplications:
     idle lanes, idle threads, pixels gathered for few rows, more than the caches hold."""
     mr, nr = tile
     down = -(-what.rows // mr)
-    shapes = [(1, span) for span in range(1, lines + 1)]
+    lines = spans[-1]
+    shapes = [(1, span) for span in spans]
     if lines * line < 16 * nr:
         shapes += [(n, lines) for n in range(2, what.images + 1)]
     best: tuple[float, tuple[int, int, int]] | None = None

@@ -158,7 +158,9 @@ def test_a_convolution_keeps_no_unfolded_input() -> None:
 
 
 @pytest.mark.parametrize("target", FAMILIES, ids=lambda t: t.name)
-@pytest.mark.parametrize("x_shape", [(2, 5, 9, 10), (3, 5, 6, 6), (1, 5, 30, 1)])
+@pytest.mark.parametrize(
+    "x_shape", [(2, 5, 9, 10), (3, 5, 6, 6), (1, 5, 30, 1), (1, 5, 41, 29), (2, 5, 33, 40)]
+)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_an_epilogue_finishes_the_convolution(x_shape: Shape, stride: int, target: Target) -> None:
     """Bias by channel, a factor by column, a residual, an activation."""
