@@ -239,3 +239,45 @@ def test_constant_arrays_of_bodies_and_branches_are_buffers_of_the_module() -> N
 
     x = treadle.tensor(np.random.default_rng(3).standard_normal((5, 4, 6)))
     assert_same(treadle.jit(f)(x), f(x))
+
+
+@pytest.mark.parametrize(
+    ("rows", "depth", "columns", "dtype"),
+    [
+        (4, 256, 64, np.float32),
+        (7, 130, 96, np.float32),
+        (33, 256, 128, np.float32),
+        (5, 300, 48, np.float64),
+        (32, 700, 64, np.float32),
+    ],
+)
+def test_weights_in_panels_give_the_same_product(
+    rows: int, depth: int, columns: int, dtype: Any
+) -> None:
+    def f(w: Any, b: Any, h: Any, xs: Any) -> Any:
+        def body(h: Any, x: Any) -> Any:
+            z = treadle.tanh(h @ w + b + x)
+            return treadle.concat([z] * (depth // columns + 1), axis=1)[:, :depth] * 0.5, z
+
+        return treadle.scan(body, h, xs)
+
+    shapes = ((depth, columns), (columns,), (rows, depth), (6, rows, columns))
+    args = arrays(*shapes, dtype=dtype)
+    args[0] = args[0] * 0.1
+    done = compiled(f, *args)
+    assert f"in panels of {128 // np.dtype(dtype).itemsize}" in str(done.plan)
+    assert_same(treadle.jit(f)(*args), f(*args), 1e-4 if dtype is np.float32 else 1e-11)
+
+
+def test_a_carry_whose_old_values_are_rows_lives_in_them() -> None:
+    def f(h: Any, xs: Any, reverse: bool) -> Any:
+        return treadle.scan(lambda h, x: (treadle.sin(h) * x, h), h, xs, reverse=reverse)
+
+    h, xs = arrays((33,), (7, 33))
+    for reverse in (False, True):
+        done = compiled(lambda h, xs, r=reverse: f(h, xs, r), h, xs)
+        (loop,) = scans(done.kernels)
+        memory = done.memory.inner[loop]
+        assert memory.stacked == (0,)
+        assert not memory.plans[0].copies
+        assert_same(treadle.jit(f)(h, xs, reverse), f(h, xs, reverse))
