@@ -46,8 +46,8 @@ def where_made(value: Value) -> str:
 
 
 _INSTEAD = {
-    "bool": "use treadle.where(condition, a, b) to choose, treadle.cond or while_loop to branch, or read a Python value (an int, bool or "
-    "str argument is part of the signature) to branch on",
+    "bool": "use treadle.where(condition, a, b) to choose, treadle.cond or treadle.while_loop to "
+    "branch, or read a Python value (an int, bool or str argument is part of the signature)",
     "int": "pass it as a Python int, which becomes part of the signature",
     "index": "index with the tensor itself (x[i] gathers), or pass a Python int",
     "float": "keep it as a tensor, and convert what the jitted function returns",
