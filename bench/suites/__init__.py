@@ -3,6 +3,7 @@
 from treadle.bench.suites import (
     attention,
     calls,
+    convolution,
     draws,
     first,
     gpt,
@@ -17,6 +18,7 @@ from treadle.bench.suites import (
 __all__ = [
     "attention",
     "calls",
+    "convolution",
     "draws",
     "first",
     "gpt",
