@@ -34,6 +34,7 @@ from treadle.ir.types import Shape, size_product
 from treadle.passes import early_views
 from treadle.passes.epilogue_needs import Epilogue, Needs, body_of, sources_of
 from treadle.passes.fuse_build import is_scalar_const, scalar_const
+from treadle.passes.fuse_draws import is_number_of_draw
 from treadle.passes.fuse_regions import MAX_CHEAP
 from treadle.passes.fuse_shapes import is_fusible, regrouped
 from treadle.passes.manager import PassContext
@@ -204,6 +205,8 @@ class _Walk:
     ) -> bool:
         """Is the operand that `maker` computes better computed inside?"""
         if not is_fusible(maker) or not is_epilogue_op(maker) or maker in self.taken:
+            return False
+        if is_number_of_draw(maker.result, user):
             return False
         own, target = maker.result.type, found.product.type
         if maker.op.name == "iota":

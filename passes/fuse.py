@@ -9,6 +9,7 @@
 What a legal region is, which code generation relies on, stands in `treadle.ir.regions`. The steps:
 
   fuse_blocks   pieces side by side along the last axis get an axis of pieces
+  fuse_draws    the numbers of many draws of random numbers are counted in memory
   attention_views  the layout around attention kernels becomes part of them
   contract      matmul -> contract, with permutes and broadcasts absorbed into its spec
   updates       updates of parameters become regions, or instructions again
@@ -35,6 +36,7 @@ from treadle.passes import (
     epilogue,
     fuse_blocks,
     fuse_build,
+    fuse_draws,
     fuse_shapes,
     fuse_split,
     fuse_table,
@@ -50,7 +52,7 @@ def run(fn: Function, ctx: PassContext) -> Function:
     if any(i.regions and not (is_control(i) or i.op.name == "update") for i in fn.instrs):
         return fn
     fn = _regions(fn, ctx)
-    fn = attention_views.run(fuse_blocks.run(fn, ctx))
+    fn = attention_views.run(fuse_blocks.run(fuse_draws.run(fn), ctx))
     fn = updates.settle(contract.run(fn, ctx))
     fn = epilogue.run(fuse_shapes.run(fn), ctx)
     fn = fuse_split.run(fn)

@@ -18,6 +18,7 @@ from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Result, Value
 from treadle.ir.op import ArrayData, get_op
 from treadle.ir.types import Shape, reduced_shape
+from treadle.passes.fuse_draws import is_number_of_draw
 from treadle.passes.fuse_regions import MAX_CHEAP, Growth, is_cheap, is_check
 from treadle.passes.fuse_shapes import is_fusible
 from treadle.passes.manager import PassContext
@@ -101,6 +102,7 @@ class _Selection:
             is_view = instr.op.name == "reshape"
             if not is_fusible(instr) and (not is_view or instr.result in finished):
                 finished.update(instr.args)
+            finished.update(a for a in instr.args if is_number_of_draw(a, instr))
         return finished
 
     def _readers(self) -> dict[Value, set[int]]:

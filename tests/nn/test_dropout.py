@@ -157,3 +157,31 @@ def test_a_call_keeps_no_mask_for_its_backward_pass() -> None:
     assert [t.dtype.name for t in kept if t.rank] == ["float32"]  # exp(x)
     made = [i.op.name for i in pull._split.backward.instrs]
     assert "random_uniform" in made
+
+
+def layers(count: int) -> nn.Sequential:
+    made: list[nn.Module] = []
+    for _ in range(count):
+        made += [nn.Linear(24, 24), nn.ReLU(), nn.Dropout(0.2)]
+    return nn.Sequential(*made)
+
+
+def test_equal_layers_with_dropout_share_their_code() -> None:
+    """The number of a draw is an operand where there are many: 18 layers more are a few kernels of
+    one element more. The numbers are those of eager execution."""
+    sizes = []
+    for count in (6, 24):
+        net = layers(count)
+
+        def loss(x: Tensor, net: nn.Module = net) -> Tensor:
+            return (net(x) ** 2).mean()
+
+        slope = treadle.jit(treadle.grad(loss))
+        x = X[:, :24]
+        treadle.manual_seed(3)
+        found = slope(x).numpy()
+        treadle.manual_seed(3)
+        np.testing.assert_allclose(found, treadle.grad(loss)(x).numpy(), rtol=1e-4, atol=1e-9)
+        assert "offset=1" not in slope.ir("fuse", x)
+        sizes.append(slope.specializations[0].executable.code_bytes)
+    assert sizes[1] < 1.7 * sizes[0]
