@@ -26,7 +26,7 @@ from treadle.ir.regions import is_reduction
 from treadle.ir.scalar import Scalar
 from treadle.ir.structure import attrs_key
 from treadle.passes.copier import Copier
-from treadle.passes.fuse_regions import is_cheap
+from treadle.passes.fuse_regions import MAX_CHEAP, is_cheap
 from treadle.passes.fuse_shapes import is_fusible
 from treadle.passes.manager import Pass, PassContext
 
@@ -246,22 +246,39 @@ class _Maps:
         return b.finish(outs), leaves
 
     def _cheap(self, numbers: Sequence[Value]) -> tuple[list[Instr], list[Value]]:
-        """The instructions, operands first, that compute `numbers` from others, and these: from
-        parameters, and from what is in memory anyway or costs more than a load."""
+        """The instructions, operands first, that compute `numbers` from others, and these: what is
+        in memory anyway, and what takes more than a few cheap instructions from there."""
         chain: dict[Instr, None] = {}
         leaves: dict[Value, None] = {}
         work = [(v, False) for v in reversed(numbers)]
         while work:
             value, ready = work.pop()
             maker = value.producer
-            if maker is None or value in self.outputs or not _is_cheap_number(maker):
+            if maker is None or not self._is_cheap(value):
                 leaves[value] = None
             elif ready:
                 chain[maker] = None
             elif maker not in chain:
                 work.append((value, True))
                 work += [(a, False) for a in reversed(maker.args)]
-        return (list(chain), list(leaves)) if len(chain) <= MAX_INSTRS else ([], list(numbers))
+        return list(chain), list(leaves)
+
+    def _is_cheap(self, number: Value) -> bool:
+        """Takes a few cheap instructions from numbers that are in memory anyway."""
+        if number in self.outputs:
+            return False
+        seen: set[Value] = set()
+        work = [number]
+        while work:
+            value = work.pop()
+            maker = value.producer
+            if maker is None or value in self.outputs or value in seen:
+                continue
+            seen.add(value)
+            if not _is_cheap_number(maker) or len(seen) > MAX_CHEAP:
+                return False
+            work += maker.args
+        return True
 
 
 def _is_cheap_number(maker: Instr) -> bool:
