@@ -37,6 +37,10 @@ class _Gather:
     def write(self) -> str:
         w, plan, high = self.w, self.plan, self.phase.high
         what = plan.what
+        if plan.flat:
+            self._images()
+            w.ret()
+            return self.state.merged(w)
         data, to, images, line, lines, channels = w.args
         shifts = [shift for _, shift in high.taps]
         step = shifts[1] - shifts[0] if len(shifts) > 1 else 0
@@ -59,6 +63,34 @@ class _Gather:
                 self._taps(None, self._moved(there, (c, apart)))
         w.ret()
         return self.state.merged(w)
+
+    def _images(self) -> None:
+        """Whole images, a tap's positions of one as a single line."""
+        w, plan, what = self.w, self.plan, self.plan.what
+        data, to, images, _, _, channels = w.args
+        taps = [
+            (high, wide) for _, high in self.phase.high.taps for _, wide in self.phase.wide.taps
+        ]
+        with w.loop(0, images, label="image") as n, w.loop(0, channels, label="channel") as c:
+            here = self._moved(data, (n, what.b[0]), (c, what.b[3]))
+            there = self._moved(to, (n, what.pixels), (c, len(taps) * plan.ld))
+            for k, (high, wide) in enumerate(taps):
+                for v in range(-(-what.pixels // self.lanes)):
+                    value = self._flat_vector(here, v, high, wide)
+                    place = k * plan.ld + v * self.lanes
+                    w.store(value, w.gep(there, place, self.elem))
+
+    def _flat_vector(self, source: Val, v: int, high: int, wide: int) -> Val:
+        """The v-th vector of an image's positions, moved by so many lines and columns."""
+        what, first = self.plan.what, v * self.lanes
+        lines, columns = what.high.size, what.wide.size
+        inside = []
+        for i in range(first, first + self.lanes):
+            y, x = i // columns, i % columns
+            inside.append(i < what.pixels and 0 <= y + high < lines and 0 <= x + wide < columns)
+        if not any(inside):
+            return zero(self.row)
+        return self._load(source, first + high * columns + wide, inside)
 
     def _moved(self, base: Val, *steps: tuple[Val, int]) -> Val:
         for index, step in steps:

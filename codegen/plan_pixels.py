@@ -30,7 +30,8 @@ from treadle.ir.graph import Function
 from treadle.ir.types import DType
 
 _GATHERED: Final = 320 << 10  # bytes of gathered pixels: a part of the L2 cache
-_ENOUGH: Final = 8  # tiles
+_ENOUGH: Final = 4  # tiles, for whatever threads there are
+_FLAT: Final = 160  # vectors of an image under all taps, each a piece of code
 _GATHERING: Final = 2.5  # cycles to gather a vector, where a multiplication of one takes 1
 
 
@@ -74,6 +75,11 @@ class PixelPlan:
     epilogue: FusedPlan | None
 
     @property
+    def flat(self) -> bool:
+        """Whether a tap's pixels of a whole image are gathered as one line."""
+        return self.span == self.what.high.positions and lies_flat(self.what, self.lanes)
+
+    @property
     def spread(self) -> bool:
         """Whether threads share it."""
         return tiles_for(self.tiling.work) > 1
@@ -90,11 +96,23 @@ class PixelPlan:
             text += f", {len(self.phases)} phases"
         if self.shifts > 1:
             text += f", lines gathered once for {self.shifts} taps"
+        if self.flat:
+            text += ", images gathered flat"
         if self.staged:
             text += ", copied at the end"
         if self.epilogue is not None:
             text += f", epilogue in {self.epilogue.lanes} lanes, tail {self.epilogue.tail}"
         return text
+
+
+def lies_flat(what: Convolution, lanes: int) -> bool:
+    """Does a tap move all positions of an image by one distance, and are they few? Then the lanes
+    under padding are known for all of its vectors."""
+    high, wide = what.high, what.wide
+    moves = (high.step, wide.step, high.every, wide.every) == (1, 1, 1, 1)
+    same = (high.positions, wide.positions) == (high.size, wide.size)
+    few = -(-what.pixels // lanes) * high.taps * wide.taps <= _FLAT
+    return moves and same and few
 
 
 def plan_pixels(
@@ -199,7 +217,9 @@ def _pieces(
             whole_tiles = tiles * images * span * line * each * mr
             unequal = whole_tiles / (what.groups * what.images * lines * line * down * mr) - 1
             few *= 1 + unequal * min(_ENOUGH / tiles, 1.0) / 2
-            gather = _GATHERING * up(line, lanes) / line / (each * mr)
+            whole_image = span == what.high.positions and lies_flat(what, lanes)
+            run = what.pixels if whole_image else line
+            gather = _GATHERING * up(run, lanes) / run / (each * mr)
             for_itself = 0.25 * nr / columns + 0.5 / each  # what each tile and panel begin with
             cost = lanes_cost * (down * mr / what.rows) * idle * few * (1 + gather + for_itself / 8)
             if best is None or cost < best[0]:
