@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from agreement import Case, Draw, distinct, fixed, normal
@@ -49,3 +50,6 @@ CASES = [
     _case("linear", (normal(2, 3, 4), normal(5, 4)), "no-bias"),
     _case("linear", (normal(3, 4), normal(5, 4), normal(5))),
 ]
+
+# PyTorch's derivative of hardsigmoid takes the float32 nearest to 1/6 in float64 as well.
+CASES = [replace(c, tolerance=1e-7) if c.name == "hardsigmoid-" else c for c in CASES]
