@@ -69,6 +69,7 @@ from treadle.nn.pooling import (
     MaxPool1d,
     MaxPool2d,
 )
+from treadle.nn.recurrent import GRU, LSTM, RNN
 from treadle.nn.shape import Flatten, Identity, Unflatten
 from treadle.nn.summary import summary
 from treadle.nn.training import accuracy, evaluate, fit, predict
@@ -79,6 +80,9 @@ __all__ = [
     "ELU",
     "GELU",
     "GLU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",

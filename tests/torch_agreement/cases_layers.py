@@ -159,6 +159,18 @@ LAYERS: dict[str, tuple[Make, Inputs]] = {
         ),
         [(5, 3, 6)],
     ),
+    "rnn": (lambda nn: nn.RNN(3, 4), [(5, 2, 3)]),
+    "rnn-relu": (
+        lambda nn: nn.RNN(3, 4, 2, nonlinearity="relu", bias=False),
+        [(5, 2, 3), (2, 2, 4)],
+    ),
+    "lstm": (lambda nn: nn.LSTM(3, 4), [(5, 2, 3)]),
+    "lstm-layers": (
+        lambda nn: nn.LSTM(3, 4, 2, batch_first=True, bidirectional=True),
+        [(2, 5, 3)],
+    ),
+    "gru": (lambda nn: nn.GRU(3, 4, bidirectional=True), [(5, 2, 3), (2, 2, 4)]),
+    "gru-alone": (lambda nn: nn.GRU(3, 4, 2), [(5, 3), (2, 4)]),
     "sequential": (
         lambda nn: nn.Sequential(
             nn.Conv2d(4, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 2)
