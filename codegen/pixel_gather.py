@@ -44,6 +44,9 @@ class _Gather:
         data, to, images, line, lines, channels = w.args
         shifts = [shift for _, shift in high.taps]
         step = shifts[1] - shifts[0] if len(shifts) > 1 else 0
+        if plan.shifts > 1:  # the lines of all taps, once
+            lines = w.add(lines, max(shifts) - min(shifts))
+            shifts, step = [min(shifts)], 0
         columns = self.phase.wide.count
         across = len(self.phase.wide.taps)
         with (

@@ -22,6 +22,7 @@ from treadle.codegen.pixel_scatter import emit_scatter
 from treadle.codegen.plan_blocks import up
 from treadle.codegen.plan_pixels import PixelPhase, PixelPlan
 from treadle.codegen.product import Frame
+from treadle.codegen.shifted_tile import shifted_tile_function
 from treadle.codegen.tiles import edge_function, pack_function, tile_function, zero
 from treadle.ir.graph import Instr
 
@@ -192,7 +193,7 @@ class _Pixels:
 
     def _gathered_bytes(self) -> int:
         plan = self.plan
-        taps = max(max(p.taps for p in plan.phases), 1)
+        taps = max(max(p.taps for p in plan.phases), 1) // plan.shifts
         return up(plan.cb * taps * plan.ld * self.size, 64)
 
     def _multiply(
@@ -203,10 +204,7 @@ class _Pixels:
         plan, elem = self.plan, self.elem
         (result, step), (rows, columns) = c, sizes
         mr, nr, lanes = plan.mr, plan.nr, plan.lanes
-        kernels = [
-            Val(f"@{tile_function(self.state, plan.dtype, mr, v * lanes)}", PTR)
-            for v in range(1, nr // lanes + 1)
-        ]
+        kernels = [Val(f"@{self._micro(v * lanes)}", PTR) for v in range(1, nr // lanes + 1)]
         with w.loop(0, columns, nr, "columns") as j:
             wide = w.binary("llvm.smin", w.sub(columns, j), nr)
             micro, have = kernels[-1], w.int(nr)
@@ -230,6 +228,18 @@ class _Pixels:
                             edge_function(self.state, plan.dtype), VOID,
                             [edge, have, here, high, wide, w.int(step), w.int(1), add],
                         )  # fmt: skip
+
+    def _micro(self, nr: int) -> str:
+        """The micro-kernel for `nr` columns."""
+        plan, wide = self.plan, self.what.wide
+        if plan.shifts == 1:
+            return tile_function(self.state, plan.dtype, plan.mr, nr)
+        (phase,) = plan.phases
+        lowest = min(shift for _, shift in phase.high.taps)
+        lines = tuple(shift - lowest for _, shift in phase.high.taps)
+        return shifted_tile_function(
+            self.state, plan.dtype, plan.mr, nr, wide.taps, lines, plan.ld, wide.positions
+        )
 
     def _call(
         self, w: FunctionWriter, micro: Val, given: tuple[Val, Val, Val, Val, Val, Val]

@@ -6,12 +6,12 @@ all positions of `span` lines of an image, or of `images` whole images where one
 gathers the pixels of `cb` channels at a time into its thread's own memory, each tap's beside the
 others, and multiplies them. So nothing is unfolded beyond one tile.
 
-Where the taps of a column only move whole lines (`shifts` above 1), lines are gathered once for all
-of them, and the micro-kernel finds each tap's pixels further on.
+Where the first axis's taps only move whole lines (`shifts` above 1), lines are gathered once for
+all of them, and the micro-kernel, which has code for each tap, finds their pixels some lines
+further on. Small images are gathered flat: a tap's positions of one are a single line.
 
-Order of additions: channels in blocks of `cb`; within one by channel, then by tap (by the last
-axis's tap, then by the first one's, where lines are gathered once); one after the other into one
-accumulator per element.
+Order of additions: channels in blocks of `cb`; within one by channel, then by tap, one after the
+other into one accumulator per element.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from treadle.ir.types import DType
 
 _GATHERED: Final = 320 << 10  # bytes of gathered pixels: a part of the L2 cache
 _ENOUGH: Final = 4  # tiles, for whatever threads there are
+_UNROLLED: Final = 16  # taps of a micro-kernel that has code for each of them
 _FLAT: Final = 160  # vectors of an image under all taps, each a piece of code
 _GATHERING: Final = 2.5  # cycles to gather a vector, where a multiplication of one takes 1
 
@@ -105,6 +106,16 @@ class PixelPlan:
         return text
 
 
+def _unrolls(what: Convolution, span: int, lanes: int) -> bool:
+    """May lines be gathered once for all taps that move them? They must follow each other, and the
+    micro-kernel has a piece of code for each tap."""
+    high, wide = what.high, what.wide
+    if span == high.positions and lies_flat(what, lanes):
+        return False
+    moves = high.step == 1 and high.every == 1 and wide.every == 1
+    return moves and high.taps > 1 and high.taps * wide.taps <= _UNROLLED
+
+
 def lies_flat(what: Convolution, lanes: int) -> bool:
     """Does a tap move all positions of an image by one distance, and are they few? Then the lanes
     under padding are known for all of its vectors."""
@@ -142,7 +153,9 @@ def plan_pixels(
     columns = images * span * line
     around = what.groups * -(-what.images // images) * -(-lines // span)
     staged = images > 1 or len(phases) > 1
-    ld = up(columns, nr) + lanes
+    unrolled = images == 1 and _unrolls(what, span, lanes)
+    reach = abs(what.high.tap_step) * (what.high.taps - 1) * line if unrolled else 0
+    ld = up(columns, nr) + reach + lanes
     if ld * dtype.itemsize % 1024 == 0:
         ld += lanes  # lines a power of two apart would share sets of the cache
     placed = []
@@ -152,12 +165,14 @@ def plan_pixels(
         phase = PixelPhase(h, w, at)
         placed.append(phase)
         at += what.groups * panels * what.channels * phase.taps
-    gathered = up(cb * max(taps, 1) * ld * dtype.itemsize, ALIGN)
+    copies = what.wide.taps if unrolled else max(taps, 1)
+    gathered = up(cb * copies * ld * dtype.itemsize, ALIGN)
     piece = up(up(bm, mr) * ld * dtype.itemsize, ALIGN) * len(phases) if staged else 0
     edge = up(mr * nr * dtype.itemsize, ALIGN)
     return PixelPlan(
-        what, dtype, lanes, tuple(placed), mr, nr, cb, bm, span, images, 1, staged, line_pieces,
-        ld, whole((), work), around * -(-what.rows // bm),
+        what, dtype, lanes, tuple(placed), mr, nr, cb, bm, span, images,
+        what.high.taps if unrolled else 1, staged, line_pieces, ld, whole((), work),
+        around * -(-what.rows // bm),
         what.groups * -(-what.channels // cb) if tiles_for(work) > 1 else 1,
         up(at * dtype.itemsize, ALIGN), gathered + piece + edge, epilogue,
     )  # fmt: skip
@@ -205,8 +220,12 @@ def _pieces(
         across = what.groups * -(-what.images // images) * -(-lines // span)
         columns = images * span * line
         lanes_cost = _computed(what.images, images, lines, span, line, lanes)
-        if columns > most:
-            lanes_cost *= 1.05 + 0.1 * (columns / most - 1)
+        once = 1.0  # how often an element is gathered, of as many as there are taps
+        if images == 1 and _unrolls(what, span, lanes):
+            reach = abs(what.high.tap_step) * (what.high.taps - 1)
+            once = (1 + reach / span) / what.high.taps
+        if columns * once > most:
+            lanes_cost *= 1.05 + 0.1 * (columns * once / most - 1)
         for pieces in (1, 2, 3, 4, 6, 8, 12, 16, 32):
             if pieces > down:
                 break
@@ -219,7 +238,7 @@ def _pieces(
             few *= 1 + unequal * min(_ENOUGH / tiles, 1.0) / 2
             whole_image = span == what.high.positions and lies_flat(what, lanes)
             run = what.pixels if whole_image else line
-            gather = _GATHERING * up(run, lanes) / run / (each * mr)
+            gather = _GATHERING * once * up(run, lanes) / run / (each * mr)
             for_itself = 0.25 * nr / columns + 0.5 / each  # what each tile and panel begin with
             cost = lanes_cost * (down * mr / what.rows) * idle * few * (1 + gather + for_itself / 8)
             if best is None or cost < best[0]:

@@ -72,7 +72,7 @@ def _write_tile(state: Emission, name: str, dtype: DType, mr: int, nr: int) -> N
     # to foresee (2048 x 2048: 4 %).
     line = _LINE // dtype.itemsize
     how = [int_const(x, I32) for x in (1, 3, 1)]  # to write, in all caches, data
-    for place in _row_places(w, c, c_step, mr, -(-nr // line), line, elem):
+    for place in row_places(w, c, c_step, mr, -(-nr // line), line, elem):
         w.external("llvm.prefetch.p0", VOID, (place, *how))
     with w.carry(0, k, 1, [a, b, *[zero(row)] * (mr * vectors)], "k") as loop:
         at_a, at_b, *sums = loop.carried
@@ -83,7 +83,7 @@ def _write_tile(state: Emission, name: str, dtype: DType, mr: int, nr: int) -> N
                 sums[i * vectors + v] = w.muladd(left, right[v], sums[i * vectors + v])
         loop.next = (w.gep(at_a, mr, elem), w.gep(at_b, b_step, elem), *sums)
     done = loop.results[2:]
-    places = _row_places(w, c, c_step, mr, vectors, width, elem)
+    places = row_places(w, c, c_step, mr, vectors, width, elem)
 
     def added() -> Sequence[Val]:
         return [w.fadd(w.load(row, p), s) for p, s in zip(places, done, strict=True)]
@@ -93,9 +93,10 @@ def _write_tile(state: Emission, name: str, dtype: DType, mr: int, nr: int) -> N
     w.ret()
 
 
-def _row_places(
+def row_places(
     w: FunctionWriter, c: Val, step: Val, rows: int, vectors: int, width: int, elem: Type
 ) -> list[Val]:
+    """Where the vectors of a tile's rows begin."""
     places = []
     for i in range(rows):
         places += [w.gep(c, v * width, elem) for v in range(vectors)]
