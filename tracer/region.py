@@ -141,6 +141,9 @@ class RegionTrace(Trace):
         history, cell = x.history, x.cell
         if history in self._computed or cell in self.carried:
             return super()._root(x)
+        made_here = self._leaves.get(history)
+        if made_here is not None and made_here[1] is self.values.get(cell):
+            return made_here[0]  # what a derivative inside is taken by, whose operand it follows
         outside = self.outer.computed(history)
         if not outside and not history.requires_grad:
             return super()._root(x)

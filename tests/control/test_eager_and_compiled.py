@@ -150,3 +150,28 @@ def test_the_same_bits_with_any_number_of_threads() -> None:
     two = treadle.jit(rnn, threads=2)(*large)
     for a, b in zip(flatten(one)[0], flatten(two)[0], strict=True):
         assert a.numpy().tobytes() == b.numpy().tobytes()
+
+
+def test_derivatives_inside_a_body_by_what_is_read_from_outside() -> None:
+    def total(x: Any) -> Any:
+        return (treadle.tanh(x) ** 3).sum()
+
+    def along(x: Any, e: Any) -> Any:
+        return treadle.grad(lambda x: (treadle.grad(total)(x) * e).sum())(x)
+
+    def third(x: Any, e: Any) -> Any:
+        return treadle.grad(lambda x: (along(x, e) ** 2).sum())(x)
+
+    def f(rows: Any) -> Any:
+        def hessian(x: Any) -> Any:
+            return treadle.map(lambda e: along(x, e), treadle.eye(3, dtype=treadle.float64))
+
+        chosen = treadle.cond(
+            rows.sum() > -100, lambda: third(rows[0], rows[1]), lambda: rows[0] * 1.0
+        )
+        return treadle.map(hessian, rows), chosen
+
+    rows = treadle.tensor(np.random.default_rng(3).standard_normal((2, 3)))
+    found = treadle.jit(f)(rows)
+    assert_same(found, f(rows))
+    assert all(np.asarray(found[0])[:, n, n].all() for n in range(3))
