@@ -143,17 +143,20 @@ def plan_pixels(
         sum(h.count * w.count * len(h.taps) * len(w.taps) for h, w in phases) // (2 * lanes)
     )  # fmt: skip
     wanted = min(tiles_for(work), _ENOUGH)
+    # With AVX2, whose vectors are half as dear to store, this gained nothing with 32 channels and
+    # lost 3 % with 64 and 128.
+    shifts = target.vector_bytes >= 64
     epilogue, line_pieces = _epilogue(what, region, target)
     spans = [
         span
         for span in range(1, lines + 1)
         if span == lines or epilogue is None or line_pieces or _ends_on_vector(what, span, epilogue)
     ]
-    images, span, bm = _pieces(what, line, spans, most, (mr, nr), lanes, wanted)
+    images, span, bm = _pieces(what, line, spans, most, (mr, nr), lanes, wanted, shifts)
     columns = images * span * line
     around = what.groups * -(-what.images // images) * -(-lines // span)
     staged = images > 1 or len(phases) > 1
-    unrolled = images == 1 and _unrolls(what, span, lanes)
+    unrolled = shifts and images == 1 and _unrolls(what, span, lanes)
     reach = abs(what.high.tap_step) * (what.high.taps - 1) * line if unrolled else 0
     ld = up(columns, nr) + reach + lanes
     if ld * dtype.itemsize % 1024 == 0:
@@ -205,7 +208,7 @@ def _ends_on_vector(what: Convolution, span: int, epilogue: FusedPlan) -> bool:
 
 def _pieces(
     what: Convolution, line: int, spans: Sequence[int], most: int, tile: tuple[int, int],
-    lanes: int, wanted: int,
+    lanes: int, wanted: int, shifts: bool,
 ) -> tuple[int, int, int]:  # fmt: skip
     """(images, lines, rows) of a tile that cost least, in cycles for each of the multiplications:
     idle lanes, idle threads, pixels gathered for few rows, more than the caches hold."""
@@ -221,7 +224,7 @@ def _pieces(
         columns = images * span * line
         lanes_cost = _computed(what.images, images, lines, span, line, lanes)
         once = 1.0  # how often an element is gathered, of as many as there are taps
-        if images == 1 and _unrolls(what, span, lanes):
+        if shifts and images == 1 and _unrolls(what, span, lanes):
             reach = abs(what.high.tap_step) * (what.high.taps - 1)
             once = (1 + reach / span) / what.high.taps
         if columns * once > most:
