@@ -21,8 +21,8 @@ from treadle.codegen.llvm import I64, PTR, VOID, FunctionWriter, Type, Val
 from treadle.ir.memory import Place
 
 FEW: Final = 96
-"""So many operands of a function are written by straight code. One costs LLVM 45 us there, and 1.5 ns
-a call in a table."""
+"""So many operands of a function are written by straight code. One costs LLVM 45 us there, and
+1.5 ns a call in a table."""
 
 _FILL: Final = "treadle_operands"
 _RECIPES: Final = "operands"

@@ -41,7 +41,9 @@ def program(
     b = Builder("f")
     sizes = {"m": m, "n": n, "k": k}
     left, right = spec.split("->")[0].split(",")
-    x, y = (b.param(TensorType(dtype, tuple(sizes[s] for s in part)), part) for part in (left, right))
+    x, y = (
+        b.param(TensorType(dtype, tuple(sizes[s] for s in part)), part) for part in (left, right)
+    )
     x, y = x if left == "mk" else b.transpose(x), y if right == "kn" else b.transpose(y)
     product = b.matmul(x, y)
     if spec.endswith("nm"):
