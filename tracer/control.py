@@ -24,6 +24,7 @@ from treadle.tracer.control_trees import (
     Carry,
     Rows,
     as_predicate,
+    check_function,
     same_results,
     tree_of,
     without_numbers,
@@ -84,8 +85,10 @@ def scan(
     return carry.tree(finals), rows.output_tree(ys)
 
 
+@array_function
 def map(f: Callable[[Any], Any], xs: Any) -> Any:
     """`f(x)` for each row x of `xs`, stacked: `scan` without a carry."""
+    check_function("map", f)
 
     def step(carry: tuple[()], x: Any) -> tuple[tuple[()], Any]:
         return carry, f(x)
@@ -105,18 +108,23 @@ def _scan_eagerly(
     order = range(rows.count)
     for t in reversed(order) if reverse else order:
         # Copies: a step may change what it gets, which is nobody else's in a trace.
-        carried, ys = step([clone(c) for c in carried], [clone(x[t]) for x in rows.leaves])
-        done.append(ys)
+        carried, ys = step(_copies(carried), [clone(x[t]) for x in rows.leaves])
+        done.append(_copies(ys))  # a later step may change what this one has given
     if reverse:
         done.reverse()
-    return carried, [stack(column) for column in zip(*done, strict=True)]
+    return _copies(carried), [stack(column) for column in zip(*done, strict=True)]
+
+
+def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """What goes in or out of a loop or a branch has storage of its own, as in a trace."""
+    return [clone(x) for x in tensors]
 
 
 def _scan_traced(
     step: Step, carry: Carry, rows: Rows, reverse: bool, remat: bool
 ) -> tuple[list[Tensor], list[Tensor]]:
     if modes.trace is None:  # no step runs, and only a trace tells what a step would give
-        return carry.leaves, [
+        return _copies(carry.leaves), [
             zeros(t.static_shape, dtype=t.dtype) for t in _traced_rows(step, carry, rows)
         ]
 
@@ -196,6 +204,7 @@ def while_loop(
     """
     if max_steps is not None and (type(max_steps) is not int or max_steps < 0):
         raise ArgumentError(f"max_steps must be an int of at least 0 or None, found {max_steps!r}")
+    check_function("while_loop's cond", cond)
     carry = Carry("while_loop", body, init)
 
     def goes_on(carried: list[Tensor]) -> Tensor:
@@ -229,11 +238,10 @@ def _while_eagerly(
 ) -> list[Tensor]:
     carried, done = carry.leaves, 0
     while (max_steps is None or done < max_steps) and bool(goes_on(carried)):
-        carried = step([clone(c) for c in carried])
+        carried = step(_copies(carried))
         done += 1
-    return (
-        carried if max_steps is not None or not done else [_without_derivative(x) for x in carried]
-    )
+    found = _copies(carried)
+    return found if max_steps is not None or not done else [_without_derivative(x) for x in found]
 
 
 def _without_derivative(x: Tensor) -> Tensor:
@@ -268,11 +276,14 @@ def cond(pred: Any, true_fn: Callable[..., R], false_fn: Callable[..., R], *oper
 
     Raises ShapeError or DTypeError where the branches' results differ.
     """
+    check_function("cond's true_fn", true_fn)
+    check_function("cond's false_fn", false_fn)
     if isinstance(pred, (bool, np.bool_)):
         return true_fn(*operands) if pred else false_fn(*operands)
     found = as_predicate(pred, "cond's condition")
     if modes.trace is None:
-        return true_fn(*operands) if bool(found) else false_fn(*operands)
+        taken = true_fn if bool(found) else false_fn
+        return _branch_eagerly(taken, operands, f"cond's {'true' if bool(found) else 'false'}_fn")
     index = apply("cast", found.detach(), dtype=int64)
     whats = ["cond's false_fn", "cond's true_fn"]
     result: R = _branch(index, [false_fn, true_fn], operands, ["false", "true"], whats)
@@ -285,9 +296,13 @@ def switch(index: Any, branches: Sequence[Callable[..., R]], *operands: Any) -> 
 
     As `cond`, with any number of branches and an integer `index` of rank 0.
     """
+    if not isinstance(branches, Sequence):
+        raise DTypeError(f"switch expects a list of functions, found {_named(branches)}")
     functions = list(branches)
     if not functions:
         raise ArgumentError("switch needs at least one branch")
+    for n, function in enumerate(functions):
+        check_function(f"switch's branch {n}", function)
     if isinstance(index, (int, np.integer)) and not isinstance(index, bool):
         return functions[min(max(int(index), 0), len(functions) - 1)](*operands)
     if not isinstance(index, Tensor) or not index.dtype.is_integer:
@@ -295,7 +310,8 @@ def switch(index: Any, branches: Sequence[Callable[..., R]], *operands: Any) -> 
     if index.ndim:
         raise ShapeError(f"switch's index must be one integer, found {index.type}")
     if modes.trace is None:
-        return functions[min(max(int(index), 0), len(functions) - 1)](*operands)
+        number = min(max(int(index), 0), len(functions) - 1)
+        return _branch_eagerly(functions[number], operands, f"switch's branch {number}")
     numbers = range(len(functions))
     whats = [f"switch's branch {n}" for n in numbers]
     result: R = _branch(index, functions, operands, [f"branch{n}" for n in numbers], whats)
@@ -304,6 +320,12 @@ def switch(index: Any, branches: Sequence[Callable[..., R]], *operands: Any) -> 
 
 def _named(x: object) -> str:
     return str(x.type) if isinstance(x, Tensor) else f"{type(x).__name__} {x!r:.40}"
+
+
+def _branch_eagerly(function: Callable[..., R], operands: Sequence[Any], what: str) -> R:
+    leaves, tree = tree_of(function(*operands), f"{what} gives")
+    result: R = pytree.unflatten(tree, _copies(leaves))
+    return result
 
 
 def _branch(
@@ -340,9 +362,9 @@ def remat(fn: Callable[..., R]) -> Callable[..., R]:
 
     It trades memory for time: a network whose every layer is a remat keeps one activation a layer.
     Works in jitted functions, inside the bodies of loops as well; run eagerly it is `fn` itself.
+    What it gives has storage of its own, also where `fn` gives back what it was given.
     """
-    if not callable(fn):
-        raise DTypeError(f"remat expects a function, found {type(fn).__name__} {fn!r:.60}")
+    check_function("remat", fn)
 
     @functools.wraps(fn)
     def again(*args: Any, **kwargs: Any) -> R:
@@ -353,7 +375,9 @@ def remat(fn: Callable[..., R]) -> Callable[..., R]:
 
 def _remat(fn: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
     if modes.trace is None:
-        return fn(*args, **kwargs)
+        leaves, rebuild = without_numbers(fn(*args, **kwargs))
+        given: R = rebuild(_copies(leaves))
+        return given
     trees: list[Callable[[Sequence[Tensor]], Any]] = []
 
     def run() -> list[Tensor]:

@@ -42,12 +42,18 @@ def defined_at(fn: Callable[..., Any]) -> str:
     return f" ({Path(code.co_filename).name}:{code.co_firstlineno})" if code is not None else ""
 
 
+def check_function(what: str, fn: object) -> None:
+    """Raises DTypeError unless `fn` can be called."""
+    if not callable(fn):
+        shown = str(fn.type) if isinstance(fn, Tensor) else f"{fn!r:.60}"
+        raise DTypeError(f"{what} expects a function, found {type(fn).__name__} {shown}")
+
+
 class Carry:
     """What a step hands to the next: `leaves`, their `names`, and how a tree is made of them."""
 
     def __init__(self, what: str, fn: Callable[..., Any], init: Any) -> None:
-        if not callable(fn):
-            raise DTypeError(f"{what} expects a function, found {type(fn).__name__} {fn!r:.60}")
+        check_function(what, fn)
         self.what = what
         self.defined = defined_at(fn)
         self.leaves, self._tree = tree_of(init, f"{what}'s init holds")

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from bodies import CASES, assert_same, case, rnn, rnn_arguments, scalar
+from bodies import CASES, arrays, assert_same, case, rnn, rnn_arguments, scalar
 
 import treadle
 from treadle.tracer.pytree import flatten
@@ -175,3 +175,50 @@ def test_derivatives_inside_a_body_by_what_is_read_from_outside() -> None:
     found = treadle.jit(f)(rows)
     assert_same(found, f(rows))
     assert all(np.asarray(found[0])[:, n, n].all() for n in range(3))
+
+
+OWN_STORAGE: dict[str, Any] = {
+    "no rows": lambda x: treadle.scan(lambda c, r: (c, r), x, x[:0])[0],
+    "last carry": lambda x: treadle.scan(lambda c, r: (x, r), x, x)[0],
+    "two carries": lambda x: treadle.scan(lambda c, r: ((c[0], c[0]), r), (x, x), x)[0],
+    "no step": lambda x: treadle.while_loop(lambda c: c.sum() > 1e9, lambda c: c, x),
+    "one step": lambda x: treadle.while_loop(lambda c: c.sum() > -1e9, lambda c: x, x, max_steps=1),
+    "branch": lambda x: treadle.cond(x.sum() > -1e9, lambda: x, lambda: x * 2),
+    "view": lambda x: treadle.cond(x.sum() > -1e9, lambda a: a[1:], lambda a: a[:-1], x),
+    "switch": lambda x: treadle.switch(treadle.argmax(x[0]), [lambda a: a] * 4, x),
+    "remat": lambda x: treadle.remat(lambda a: (a, a))(x),
+}
+
+
+@pytest.mark.parametrize("name", OWN_STORAGE)
+def test_results_have_storage_of_their_own(name: str) -> None:
+    def f(x: Any) -> Any:
+        x = x * 1.0
+        made = OWN_STORAGE[name](x)
+        first = made[0] if isinstance(made, tuple) else made
+        first += 1.0
+        return made, x
+
+    [x] = arrays((4, 3))
+    found = treadle.jit(f)(x)
+    assert_same(found, f(x))
+    assert_same(found[1], x)
+
+
+def test_rows_of_a_tensor_that_every_step_changes_are_those_of_their_step() -> None:
+    def f(xs: Any) -> Any:
+        total = treadle.zeros(3, dtype=treadle.float64)
+
+        def body(c: Any, x: Any) -> Any:
+            total.copy_(total + x * x)
+            return c, total
+
+        ys = treadle.scan(body, (), xs)[1]
+        total += 1.0
+        return ys, total
+
+    [xs] = arrays((5, 3))
+    assert_same(treadle.jit(f)(xs), f(xs))
+    assert_same(f(xs)[0], np.cumsum(xs.numpy() ** 2, axis=0))
+    gradient = treadle.grad(scalar(f))
+    assert_same(treadle.jit(gradient)(xs), gradient(xs))

@@ -76,6 +76,22 @@ def no_branch(x: Any) -> Any:
     return treadle.switch(0, [])
 
 
+def no_function(x: Any) -> Any:
+    return treadle.cond(x.sum() > 0, lambda: x, x)
+
+
+def no_functions(x: Any) -> Any:
+    return treadle.switch(0, lambda: x)  # type: ignore[arg-type]
+
+
+def no_condition(x: Any) -> Any:
+    return treadle.while_loop(None, lambda c: c, x)  # type: ignore[arg-type]
+
+
+def no_mapped(x: Any) -> Any:
+    return treadle.map(3, x)  # type: ignore[arg-type]
+
+
 WRONG: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (wrong_shape, ShapeError, r"carry\['h'\] goes in as f64\[3\] .* as f64\[2\]; a carry keeps"),
     (wrong_dtype, DTypeError, r"carry\[1\] goes in as i64\[\] .* as f32\[\]"),
@@ -91,6 +107,10 @@ WRONG: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (many_bools, ShapeError, r"cond's condition must be one bool, found bool\[4, 3\]"),
     (an_index, DTypeError, r"switch's index must be an integer, found f64\[\]"),
     (no_branch, ArgumentError, r"at least one branch"),
+    (no_function, DTypeError, r"cond's false_fn expects a function, found Tensor f64\[4, 3\]"),
+    (no_functions, DTypeError, r"switch expects a list of functions, found function"),
+    (no_condition, DTypeError, r"while_loop's cond expects a function, found NoneType None"),
+    (no_mapped, DTypeError, r"map expects a function, found int 3"),
 ]
 
 
