@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 
+from treadle.ir.control import instr_must_run
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value
-from treadle.ir.op import Trait, must_run
+from treadle.ir.op import Trait
 from treadle.passes.epilogue_again import weigh
 from treadle.passes.fuse_build import is_scalar_const
 from treadle.passes.fuse_regions import MAX_CHEAP
@@ -85,7 +86,7 @@ class Needs:
             instr = self.fn.instrs[n]
             if instr in self.grown:
                 kept.update(self._settle(self.grown[instr], n))
-            elif not self.needed.isdisjoint(instr.results) or must_run(instr.op, instr.attrs):
+            elif not self.needed.isdisjoint(instr.results) or instr_must_run(instr):
                 if instr.results and instr.results[0] in self.home:
                     continue  # stored, until `_settle` says otherwise
                 kept.add(instr)

@@ -59,10 +59,13 @@ def run(fn: Function) -> Function:
     for instr in fn.instrs:
         current = copier.renewed(instr)
         new = _rewritten(walk, current)
-        if new is None:
-            new = copier.put(instr, current).results[0]
-        else:
+        if new is not None:
             copier.replace(instr.result, new)
+        else:
+            results = copier.put(instr, current).results
+            if not results:  # a loop that does nothing but check
+                continue
+            new = results[0]
         if len(users.get(instr.results[0], ())) == 1 and instr.results[0] not in outputs:
             walk.single.add(new if instr.op.name == "reshape" else _behind(new))
     return copier.finish()

@@ -74,6 +74,7 @@ def _without_remat(fn: Function, ctx: PassContext) -> Function:
             continue
         outs = inline(copier.builder, regions[0], [copier.of(a) for a in instr.args])
         ctx.fired("remat", instr.loc, f"{len(regions[0].instrs)} instructions written out")
+        copier.leave_out()  # it may have no results, where it does nothing but check
         for old, new in zip(instr.results, outs, strict=True):
             copier.replace(old, new)
     return copier.finish()

@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from treadle.ir.builder import Builder
+from treadle.ir.control import instr_must_run
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Result, Value
-from treadle.ir.op import Trait, can_fail, must_run
+from treadle.ir.op import Trait, can_fail
 from treadle.ir.scalar import Numbered, Scalar
 
 
@@ -35,7 +36,7 @@ def split(joint: Function, params: int, results: int) -> Split:
     """`joint` has `params` parameters, then one a cotangent; `results` results, then gradients."""
     forward_results = joint.results[:results]
     gradients = joint.results[results:]
-    effects = [i for i in joint.instrs if must_run(i.op, i.attrs)]
+    effects = [i for i in joint.instrs if instr_must_run(i)]
     ahead = _needed(joint, (r.value for r in forward_results), effects)
     behind = _needed(joint, (r.value for r in gradients), ())
     again = _cheap(joint, ahead & behind)

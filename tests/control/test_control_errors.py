@@ -17,7 +17,7 @@ from bodies import arrays
 import treadle
 from treadle import ArgumentError, DTypeError, GradientError, ShapeError, TraceError
 
-HERE = r"test_errors\.py:\d+"
+HERE = r"test_control_errors\.py:\d+"
 
 
 def wrong_shape(x: Any) -> Any:
@@ -127,7 +127,7 @@ def test_wrong_loops_are_told_with_the_line(
 def test_the_body_is_named_by_its_line() -> None:
     (x,) = arrays((4, 3))
     line = wrong_shape.__code__.co_firstlineno + 1
-    with pytest.raises(ShapeError, match=rf"out of the body \(test_errors\.py:{line}\)"):
+    with pytest.raises(ShapeError, match=rf"out of the body \(test_control_errors\.py:{line}\)"):
         wrong_shape(x)
 
 
@@ -264,3 +264,35 @@ def test_printing_in_a_compiled_body_is_refused_with_the_line() -> None:
     (x,) = arrays((4, 3))
     with pytest.raises(TraceError, match=rf"debug_print in the body of scan .*{HERE}"):
         treadle.jit(f)(x)
+
+
+ONLY_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "scan": lambda x: treadle.scan(lambda c, row: (c, small(row.sum())), (), x),
+    "map": lambda x: treadle.map(small, x[:, 0]),
+    "nested": lambda x: treadle.map(lambda row: treadle.map(small, row), x),
+    "cond": lambda x: treadle.cond(x.sum() > -1e9, lambda: small(x.max()), tuple),
+    "switch": lambda x: treadle.switch(treadle.argmax(x[0]), [lambda: small(x.max())] * 3),
+    "remat": lambda x: treadle.remat(small)(x.max()),
+}
+
+
+def small(x: Any) -> Any:
+    treadle.check(x < 5.0, "small")
+    return ()
+
+
+@pytest.mark.parametrize("how", ["jit", "grad", "backward"])
+@pytest.mark.parametrize("name", ONLY_CHECKS)
+def test_a_loop_or_branch_that_does_nothing_but_check_runs(name: str, how: str) -> None:
+    def f(x: Any, w: Any) -> Any:
+        ONLY_CHECKS[name](x)
+        return treadle.tanh(x @ w + 1.0).sum()
+
+    def through(x: Any, w: Any) -> Any:
+        treadle.jit(f)(x, w.clone().requires_grad_()).backward()
+
+    run = {"jit": treadle.jit(f), "grad": treadle.jit(treadle.grad(f)), "backward": through}[how]
+    x, w = treadle.full((4, 3), 1.0), treadle.ones((3, 3))
+    run(x, w)
+    with pytest.raises(treadle.CheckError, match=rf"small.*{HERE}"):
+        run(x * 6.0, w)
