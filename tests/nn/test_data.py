@@ -166,6 +166,84 @@ def test_a_worker_that_dies_is_an_error_and_leaves_no_process() -> None:
         batches(DataLoader(Hanging(), 2, num_workers=2, timeout=0.5))
 
 
+class OddError(Exception):
+    """Pickled well, but not to be made again from its one argument."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(f"{what} at {where}")
+
+
+def test_an_error_that_cannot_be_sent_is_told_all_the_same() -> None:
+    class Odd(Numbers):
+        def __getitem__(self, index: int) -> Any:
+            raise OddError("no sample", "home")
+
+    with pytest.raises(WorkerError, match="OddError: no sample at home") as caught:
+        list(DataLoader(Odd(), 5, num_workers=1))
+    assert "in worker 0" in "".join(caught.value.__notes__)
+
+
+_LARGE_BATCHES = """
+import numpy as np
+from treadle.data import DataLoader, TensorDataset
+loader = DataLoader(TensorDataset(np.zeros((800_000, 2))), 200_000, num_workers=1)
+print(sum(len(x) for (x,) in loader))
+"""
+
+
+def test_batches_of_many_samples_do_not_fill_the_pipes_both_ways() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", _LARGE_BATCHES], capture_output=True, text=True, timeout=100
+    )
+    assert found.stdout == "800000\n", found.stderr
+
+
+_OWN_SIGTERM = """
+import signal, time
+from treadle.data import DataLoader, WorkerError
+class Hanging:
+    def __len__(self): return 4
+    def __getitem__(self, index):
+        while True: time.sleep(1)
+signal.signal(signal.SIGTERM, lambda *_: None)
+try:
+    list(DataLoader(Hanging(), 2, num_workers=2, timeout=0.5))
+except WorkerError as error:
+    print(error)
+"""
+
+
+def test_workers_that_hang_end_though_the_program_handles_sigterm() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", _OWN_SIGTERM], capture_output=True, text=True, timeout=100
+    )
+    assert found.stdout == "worker 0 gave no batch within 0.5 seconds\n", found.stderr
+
+
+_INTERRUPTED = """
+import os, signal, threading, time
+from treadle.data import DataLoader
+class Slow:
+    def __len__(self): return 400
+    def __getitem__(self, index):
+        time.sleep(0.05)
+        return index
+threading.Timer(1.0, lambda: os.killpg(0, signal.SIGINT)).start()
+try:
+    for _ in DataLoader(Slow(), 2, num_workers=2): pass
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_is_raised_once_and_workers_print_nothing() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, timeout=100,
+        start_new_session=True,
+    )  # fmt: skip
+    assert (found.stdout, found.stderr) == ("interrupted\n", "")
+
+
 def test_a_loop_that_is_left_leaves_no_thread_and_no_process() -> None:
     before = threading.active_count()
     for how in ({"prefetch_factor": 1}, {"num_workers": 2}):
