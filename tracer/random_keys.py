@@ -12,6 +12,7 @@ each time, so each is to be drawn from once; a trace warns where one is drawn fr
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -27,8 +28,10 @@ from treadle.tracer.generator import Generator, default_generator, seed_number
 from treadle.tracer.location import user_location
 from treadle.tracer.modes import modes, no_grad
 from treadle.tracer.promote import as_operand, constant
+from treadle.tracer.region import RegionTrace
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.trace import Trace
+from treadle.tracer.views import Maps
 
 Source = Tensor | Generator | None
 
@@ -108,22 +111,51 @@ def _from_key(op: str, key: object, use: str, **attrs: Any) -> Tensor:
 
 # --- keys that are used twice ------------------------------------------------------------------
 
-_used: WeakKeyDictionary[Trace, dict[tuple[Value, str], Loc | None]] = WeakKeyDictionary()
+Use = tuple[Value, Maps, str]
+
+_used: WeakKeyDictionary[Trace, dict[Use, Loc | None]] = WeakKeyDictionary()
+_used_inside: WeakKeyDictionary[Trace, dict[Use, Loc | None]] = WeakKeyDictionary()
 _told: set[tuple[Loc | None, Loc]] = set()
 
 
 def _note_use(key: Tensor, use: str) -> None:
-    """Warn where the running trace has used `key` in this way before."""
+    """Warn where the running trace has used `key` in this way before.
+
+    A key from outside of a loop or a branch counts there too. What bodies use is remembered apart:
+    of two branches one runs, and a body may be traced again.
+    """
     trace = modes.trace
     if trace is None:
         return
-    here, uses = user_location(), _used.setdefault(trace, {})
-    this = (trace.value_of(key), use)
-    if this not in uses:
-        uses[this] = here
-        return
-    first = uses[this]
-    if here is None or (first, here) in _told:
+    here, this = user_location(), (trace.content(key), key.maps, use)
+    own, inside = _tables(trace)
+    first = own.get(this) or inside.get(this)
+    own.setdefault(this, here)
+    for around, value in _outside(trace, this[0]):
+        same = (value, key.maps, use)
+        own, inside = _tables(around)
+        first = first or own.get(same)
+        inside.setdefault(same, here)
+    if first is not None and here is not None:
+        _warn(first, here, use)
+
+
+def _tables(trace: Trace) -> tuple[dict[Use, Loc | None], dict[Use, Loc | None]]:
+    return _used.setdefault(trace, {}), _used_inside.setdefault(trace, {})
+
+
+def _outside(trace: Trace, value: Value) -> Iterator[tuple[Trace, Value]]:
+    """The traces around a body that have `value` too, and what it is there."""
+    while isinstance(trace, RegionTrace):
+        found = next((v for v, inner in trace.imports.items() if inner is value), None)
+        if found is None:
+            return
+        trace, value = trace.outer, found
+        yield trace, value
+
+
+def _warn(first: Loc, here: Loc, use: str) -> None:
+    if (first, here) in _told:
         return
     _told.add((first, here))
     warnings.warn_explicit(

@@ -11,6 +11,7 @@ import pytest
 
 import treadle
 from treadle import RandomKeyWarning, Tensor, random
+from treadle.tracer import random_keys
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +98,53 @@ def test_a_key_that_is_split_twice_and_one_of_its_rows_are_warned_of() -> None:
     for fn in (split_twice, same_row):
         with pytest.warns(RandomKeyWarning, match="twice, at .*test_random_keys.py"):
             treadle.jit(fn)(random.key(0))
+
+
+@pytest.mark.parametrize("inner_first", [True, False])
+@pytest.mark.parametrize("region", ["scan", "cond", "remat", "nested"])
+def test_a_key_that_a_body_and_the_code_around_draw_from_is_warned_of(
+    region: str, inner_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random_keys, "_told", set())  # the same two lines in every case
+
+    def inside(key: Tensor) -> Tensor:
+        def draw() -> Tensor:
+            return random.uniform(key, ())
+
+        if region == "scan":
+            return treadle.scan(lambda c, x: (c + draw() + x, None), treadle.zeros(()), key)[0]
+        if region == "cond":
+            return treadle.cond(key[0] > 0, draw, lambda: treadle.zeros(()))
+        if region == "remat":
+            return treadle.remat(draw)()
+        return treadle.map(lambda _: treadle.remat(draw)(), key).sum()
+
+    def f(keys: Tensor) -> Tensor:
+        key = keys[1]
+        if inner_first:
+            return inside(key) + random.uniform(key, ())
+        return random.uniform(key, ()) + inside(key)
+
+    with pytest.warns(RandomKeyWarning, match="drawn from twice, at .*test_random_keys.py"):
+        treadle.jit(f)(random.split(random.key(0)))
+
+
+def test_branches_and_bodies_that_draw_from_one_key_are_not_warned_of() -> None:
+    @treadle.jit
+    def f(key: Tensor, x: Tensor) -> Tensor:
+        count = treadle.zeros(())
+
+        def body(c: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+            count.copy_(count + 1.0)
+            return c + random.uniform(random.fold_in(key, 1), ()), random.uniform(rows[0], ())
+
+        rows = random.split(key)
+        chosen = treadle.cond(
+            x.sum() > 0, lambda: random.uniform(rows[1], ()), lambda: random.normal(rows[1], ())
+        )
+        return treadle.scan(body, chosen, x)[0] + count
+
+    f(random.key(0), treadle.ones((3, 2)))
 
 
 def test_keys_that_are_used_once_each_are_not_warned_of() -> None:
