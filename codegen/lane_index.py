@@ -1,9 +1,10 @@
 """Indices along one dimension, as the W lanes of a vector see them.
 
-    index of lane l  =  base + offset + l * step
+    index of lane l  =  base + offset + l // every * step
 
-`base` is a scalar i64 (an affine index: what it addresses is a run, a strided run or, with step 0,
-one element for all lanes) or a whole vector (anything else: each lane has its own address).
+`base` is a scalar i64 (an affine index: what it addresses is a run, a strided run, a run whose
+elements are for `every` lanes each or, with step 0, one element for all lanes) or a whole vector
+(anything else: each lane has its own address).
 Bounds and divisibility are kept beside it, so that a division that cannot part the lanes leaves an
 affine index affine, a clamp that cannot bite costs nothing, and vectors are 32 bits wide wherever
 they can be: neither AVX2 nor SSE2 can divide or multiply 64-bit lanes.
@@ -33,6 +34,7 @@ class LaneIndex:
     low: int | None = None
     high: int | None = None
     multiple: int = 1
+    every: int = 1
 
     @property
     def is_vector(self) -> bool:
@@ -87,7 +89,8 @@ class IndexOps:
         if isinstance(base, Val):
             return LaneIndex(base, 0, step, low, high, multiple)
         ends = (base, base + step * (self.lanes - 1))
-        return LaneIndex(None, base, step, min(ends), max(ends), abs(base))
+        known = max(ends) if high is None else min(max(ends), high)
+        return LaneIndex(None, base, step, min(ends), known, abs(base))
 
     def index_const(self, value: int) -> LaneIndex:
         return LaneIndex(None, value, 0, value, value, abs(value))
@@ -101,6 +104,10 @@ class IndexOps:
             multiple=gcd(i.multiple, by),
         )
 
+    def index_capped(self, i: LaneIndex, high: int | None) -> LaneIndex:
+        """`i`, of which every lane that is used is known to be at most `high`."""
+        return i if high is None or i.high is None or i.high <= high else replace(i, high=high)
+
     def index_mul(self, i: LaneIndex, by: int) -> LaneIndex:
         if by == 1:
             return i
@@ -113,16 +120,20 @@ class IndexOps:
         if base is not None:
             elem = _elem(i.low, i.high, low, high) if i.is_vector else I64
             base = self.w.mul(self._resized(base, elem), by)
-        return LaneIndex(base, i.offset * by, i.step * by, low, high, i.multiple * abs(by))
+        multiple = i.multiple * abs(by)
+        return LaneIndex(base, i.offset * by, i.step * by, low, high, multiple, i.every)
 
     def index_sum(self, i: LaneIndex, j: LaneIndex) -> LaneIndex:
+        if i.step != 0 and j.step != 0 and i.every != j.every:
+            j = LaneIndex(self.vector_of(j), 0, 0, j.low, j.high)
+        every = i.every if i.step != 0 else j.every
         low = None if i.low is None else _plus(j.low, i.low)
         high = None if i.high is None else _plus(j.high, i.high)
         base = i.base if j.base is None else j.base
         if i.base is not None and j.base is not None:
             base = self._base_sum(i, j, low, high)
         multiple = gcd(i.multiple, j.multiple)
-        return LaneIndex(base, i.offset + j.offset, i.step + j.step, low, high, multiple)
+        return LaneIndex(base, i.offset + j.offset, i.step + j.step, low, high, multiple, every)
 
     def _base_sum(self, i: LaneIndex, j: LaneIndex, low: int | None, high: int | None) -> Val:
         assert i.base is not None and j.base is not None
@@ -139,16 +150,25 @@ class IndexOps:
             return self.index_const(0), i
         q_high = None if i.high is None else i.high // by
         block = gcd(i.multiple, by)
-        if not i.is_vector and 0 <= i.step * (self.lanes - 1) < block:
+        if not i.is_vector and 0 <= i.step * ((self.lanes - 1) // i.every) < block:
             q, r = self._divided(i, by)
             whole = i.multiple // by if i.multiple % by == 0 else 1
             return (
                 replace(q, high=q_high, multiple=whole),
-                replace(r, step=i.step, high=by - 1, multiple=block),
+                replace(r, step=i.step, high=by - 1, multiple=block, every=i.every),
             )
         if not i.is_vector and i.step % by == 0:
             q, r = self._divided(i, by)
-            return replace(q, step=i.step // by, high=q_high), replace(r, high=by - 1)
+            step = i.step // by
+            return replace(q, step=step, high=q_high, every=i.every), replace(r, high=by - 1)
+        if not i.is_vector and i.step == i.every == 1 and block == by and self.lanes % by == 0:
+            # whole groups of lanes: each has one quotient and all remainders
+            q, _ = self._divided(i, by)
+            rests = lane_const([lane % by for lane in range(self.lanes)], I32)
+            return (
+                replace(q, step=1, high=q_high, multiple=i.multiple // by, every=by),
+                LaneIndex(rests, 0, 0, 0, by - 1),
+            )
         elem = _elem(i.low, i.high)
         v = self.vector_of(i, elem)
         if by & (by - 1) == 0:
@@ -200,7 +220,8 @@ class IndexOps:
     def vector_of(self, i: LaneIndex, elem: Type | None = None) -> Val:
         """The index of each lane, as 32 or 64 bit integers (None: as narrow as its bounds)."""
         elem = elem or _elem(i.low, i.high)
-        ramp = lane_const([i.offset + lane * i.step for lane in range(self.lanes)], elem)
+        steps = [lane // i.every * i.step for lane in range(self.lanes)]
+        ramp = lane_const([i.offset + step for step in steps], elem)
         if i.base is None:
             return ramp
         base = self.w.splat(self._resized(i.base, elem), self.lanes)

@@ -63,13 +63,15 @@ class Nest:
         if dim < 0:
             return [outer]
         at = self.index(dim, base, piece.lanes)
+        size = self.code.sizes[dim]
+        last = size - 1 if isinstance(size, int) else None
         ops = LlvmScalarOps(self.w, piece.lanes)
         mates = Mates(piece.vectors)
         return [
             Scope(
                 self.code,
                 piece.lanes,
-                {dim: ops.index_add(at, u * piece.lanes)},
+                {dim: ops.index_capped(ops.index_add(at, u * piece.lanes), last)},
                 outer,
                 mask,
                 local=u * piece.lanes,

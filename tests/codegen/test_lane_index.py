@@ -17,7 +17,7 @@ from treadle.ir.types import bool_, float32, int32, int64
 class _Program:
     """Random index arithmetic, done on lane indices and on integers beside."""
 
-    def __init__(self, base: int, step: int, bounded: bool, lanes: int) -> None:
+    def __init__(self, base: int, step: int, bounded: bool, lanes: int, multiple: int = 1) -> None:
         self.module = Module(host())
         self.w = self.module.function("f", I64, [(I64, "base"), (PTR, "out")])
         self.s = LlvmScalarOps(self.w, lanes)
@@ -25,8 +25,8 @@ class _Program:
         lane_steps = [lane * (step if lanes > 1 else 0) for lane in range(lanes)]
         self.values = [base + k for k in lane_steps]
         low, high = (min(self.values), max(self.values)) if bounded else (None, None)
-        self.index = self.s.index(self.w.args[0], step, low, high)
-        self.base = base
+        self.index = self.s.index(self.w.args[0], step, low, high, multiple)
+        self.first, self.starts, self.base = self.index, self.values, base
 
     def apply(self, op: str, by: int) -> None:
         s, i = self.s, self.index
@@ -36,6 +36,9 @@ class _Program:
             self.index, self.values = s.index_mul(i, by), [v * by for v in self.values]
         elif op == "double":
             self.index, self.values = s.index_sum(i, i), [2 * v for v in self.values]
+        elif op == "with_first":
+            self.index = s.index_sum(i, s.index_mul(self.first, by))
+            self.values = [v + by * f for v, f in zip(self.values, self.starts, strict=True)]
         elif op == "clamp":
             size = abs(by) + 1
             self.index = s.index_clamp(i, size)
@@ -57,7 +60,8 @@ class _Program:
 
 _STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["add", "mul", "div", "rem", "double", "clamp"]), st.integers(-9, 40)
+        st.sampled_from(["add", "mul", "div", "rem", "double", "with_first", "clamp"]),
+        st.integers(-9, 40),
     ),
     max_size=6,
 )
@@ -69,12 +73,15 @@ _STEPS = st.lists(
     step=st.sampled_from([-1, 0, 1, 2, 7]),
     bounded=st.booleans(),
     lanes=st.sampled_from([1, 4, 8]),
+    aligned=st.booleans(),
     steps=_STEPS,
 )
 def test_index_arithmetic_is_integer_arithmetic(
-    base: int, step: int, bounded: bool, lanes: int, steps: list[tuple[str, int]]
+    base: int, step: int, bounded: bool, lanes: int, aligned: bool, steps: list[tuple[str, int]]
 ) -> None:
-    program = _Program(base, step, bounded, lanes)
+    if aligned:
+        base, step = base // lanes * lanes, 1
+    program = _Program(base, step, bounded, lanes, lanes if aligned else 1)
     for op, by in steps:
         program.apply(op, by)
     assert program.run() == program.values
@@ -106,6 +113,17 @@ def test_a_division_that_parts_lanes_gives_each_its_own() -> None:
     assert q.is_vector
     assert r.is_vector
     assert s.vector_of(q).type.bits == 32
+
+
+def test_a_division_into_whole_groups_of_lanes_has_a_quotient_a_group() -> None:
+    s = _ops()
+    i = s.index(s.w.args[0], 1, 0, 1023, multiple=8)
+    q, r = s.index_divmod(i, 2)
+    assert (q.is_vector, q.step, q.every, q.high) == (False, 1, 2, 511)
+    assert (r.is_vector, r.high) == (True, 1)
+    rest = s.index_sum(s.index_mul(q, 6), s.index_const(5))
+    assert (rest.is_vector, rest.step, rest.every, rest.offset) == (False, 6, 2, 5)
+    assert s.index_sum(q, i).is_vector
 
 
 def test_checks_that_cannot_fail_cost_nothing() -> None:
