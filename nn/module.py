@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
+import numpy as np
+
 from treadle.ir.errors import DTypeError, ShapeError, TreadleError
 from treadle.ir.types import DType, dtype_of, float32, float64, shape_text
 from treadle.nn.hooks import Handle, Hook, PreHook, call_with_hooks, name_layer
@@ -219,13 +221,14 @@ class Module:
         """Copy values into the parameters and buffers, in place.
 
         Checked before anything is written: raises KeyError for missing or unknown keys (unless
-        not `strict`) and ShapeError for a wrong shape.
+        not `strict`), ShapeError for a wrong shape and DTypeError for what is no array of numbers.
         """
         self.check_state_dict(state_dict, strict)
         own = self.state_dict()
+        values = {key: _loadable(key, state_dict[key]) for key in own.keys() & state_dict.keys()}
         with no_grad():
-            for key in own.keys() & state_dict.keys():
-                own[key].copy_(state_dict[key])
+            for key, value in values.items():
+                own[key].copy_(value)
 
     def check_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Raises as `load_state_dict` would, and changes nothing."""
@@ -238,7 +241,7 @@ class Module:
                 f"missing {missing or 'nothing'}, unknown {unknown or 'nothing'}"
             )
         for key in own:
-            shape = tuple(state_dict[key].shape) if key in state_dict else own[key].shape
+            shape = _loadable(key, state_dict[key]).shape if key in state_dict else own[key].shape
             if shape != own[key].shape:
                 raise ShapeError(
                     f"{key} has shape {shape_text(own[key].shape)}, "
@@ -278,6 +281,20 @@ def clear_grad(param: Tensor, set_to_none: bool) -> None:
         param.grad = None  # not read before: a jitted step would come to depend on what it was
     elif param.grad is not None:
         param.grad = api.zeros_like(param)
+
+
+def _loadable(key: str, value: Any) -> Any:
+    """`value` as a tensor or an array; another library's tensor is read as an array. Raises
+    DTypeError, which names `key`, where it holds no numbers that a tensor can hold."""
+    if isinstance(value, Tensor):
+        return value
+    array = np.asarray(value)
+    try:
+        dtype_of(array.dtype)
+    except DTypeError as error:
+        error.add_note(f"in {key} of the state_dict")
+        raise
+    return array
 
 
 def _cast(value: Tensor, dtype: DType) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ _DTYPES = {
     "I32": np.int32, "U32": np.uint32, "I64": np.int64, "F16": np.float16, "F32": np.float32,
     "F64": np.float64,
 }  # fmt: skip
+_CHECKSUM = "checksum"  # the note that holds it
 # What Treadle has no dtype for is read as the least that holds it.
-_WIDENED = {"I8": np.int32, "I16": np.int32, "U16": np.int32, "F16": np.float32}
+_WIDENED = {"int8": np.int32, "int16": np.int32, "uint16": np.int32, "float16": np.float32}
 
 
 class CheckpointError(TreadleError, ValueError):
@@ -37,10 +39,9 @@ def write_file(path: Path, arrays: Mapping[str, Array], notes: Mapping[str, Any]
     The file is written under another name, flushed to the disk and renamed: whenever the process
     dies, `path` holds what was there before, or all of this.
     """
-    content = _library().save(
-        {name: np.asarray(a, order="C") for name, a in arrays.items()},
-        {name: json.dumps(note) for name, note in notes.items()},
-    )
+    ordered = {name: np.asarray(a, order="C") for name, a in arrays.items()}
+    texts = {name: json.dumps(note) for name, note in notes.items()}
+    content = _library().save(ordered, {**texts, _CHECKSUM: _checksum(ordered, texts)})
     import tempfile  # which takes longer to import than all of this module
 
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -61,7 +62,8 @@ def read_file(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     """(arrays, notes) of a file; bfloat16 and float16 become float32, short integers int32.
 
     Notes that are no JSON, as other programs write them, are given as text. Raises
-    FileNotFoundError, or CheckpointError, which names the file, where it is damaged.
+    FileNotFoundError, or CheckpointError, which names the file, where it is damaged. What
+    `write_file` wrote has a checksum of names, values and notes.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -72,9 +74,25 @@ def read_file(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
         raise located(
             CheckpointError(f"{path} is damaged or no safetensors file: {error}")
         ) from None
-    arrays = {name: _array(path, name, part) for name, part in found}
+    stored = {name: _array(path, name, part) for name, part in found}
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-    return arrays, {k: _note(v) for k, v in header.get("__metadata__", {}).items()}
+    texts = header.get("__metadata__", {})
+    checksum = texts.pop(_CHECKSUM, None)
+    if checksum is not None and checksum != _checksum(stored, texts):
+        raise located(CheckpointError(f"{path} is damaged: its checksum is of other content"))
+    arrays = {k: a.astype(_WIDENED.get(a.dtype.name, a.dtype), copy=False)
+              for k, a in stored.items()}  # fmt: skip
+    return arrays, {k: _note(v) for k, v in texts.items()}
+
+
+def _checksum(arrays: Mapping[str, Array], texts: Mapping[str, str]) -> str:
+    """CRC-32 of names, types, values and notes: any single run of up to 32 damaged bits shows."""
+    found = zlib.crc32(json.dumps(texts, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        found = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), found)
+        found = zlib.crc32(array.reshape(-1).view(np.uint8), found)
+    return f"{found:08x}"
 
 
 def _array(path: Path, name: str, part: Mapping[str, Any]) -> Array:
@@ -84,8 +102,7 @@ def _array(path: Path, name: str, part: Mapping[str, Any]) -> Array:
         return halves.view(np.float32).reshape(part["shape"])
     if kind not in _DTYPES:
         raise located(CheckpointError(f"{path}: {name} is {kind}, which cannot be read"))
-    found = np.frombuffer(part["data"], _DTYPES[kind]).reshape(part["shape"])
-    return found.astype(_WIDENED[kind]) if kind in _WIDENED else found
+    return np.frombuffer(part["data"], _DTYPES[kind]).reshape(part["shape"])
 
 
 def _note(text: str) -> Any:

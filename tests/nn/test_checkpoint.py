@@ -201,3 +201,29 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     mask = os.umask(0)
     os.umask(mask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_byte_that_is_damaged_anywhere_is_noticed_before_anything_is_changed(
+    tmp_path: Path,
+) -> None:
+    path, run = tmp_path / "run.safetensors", Run()
+    run.go(2)
+    treadle.save_checkpoint(path, **run.parts(), extra={"epoch": 1})
+    good = path.read_bytes()
+    other = Run(seed=1)
+
+    def state() -> list[Any]:
+        drawn = treadle.random.default_generator.get_state().tolist()
+        return [other.weights(), repr(other.optimizer.state_dict()), drawn]
+
+    before = state()
+    rng = np.random.default_rng(0)
+    name = good.index(b'"checksum"')  # a file whose note has another name is right in all else
+    places = [n for n in rng.permutation(len(good)) if not name <= n < name + 10]
+    for at in places[:400]:
+        damaged = bytearray(good)
+        damaged[at] ^= 1 << rng.integers(0, 3)
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"run\.safetensors"):
+            treadle.load_checkpoint(path, **other.parts())
+    np.testing.assert_equal(state(), before)

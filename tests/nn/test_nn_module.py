@@ -109,6 +109,11 @@ def test_a_state_that_does_not_fit_changes_nothing() -> None:
         net.load_state_dict(bad)
     with pytest.raises(KeyError, match=r"missing \['scale'\], unknown \['other'\]"):
         net.load_state_dict({**{k: v for k, v in before.items() if k != "scale"}, "other": 1})
+    for wrong in (np.ones(1, np.complex128), np.array(["a"])):
+        moved = {k: v + 1 for k, v in before.items()}
+        with pytest.raises(treadle.DTypeError, match="is not supported") as caught:
+            net.load_state_dict({**moved, "count": wrong})
+        assert "in count of the state_dict" in caught.value.__notes__
     assert all(np.array_equal(before[k], v.numpy()) for k, v in net.state_dict().items())
     net.load_state_dict({"count": np.ones(1, np.float32)}, strict=False)
     assert net.count.item() == 1
