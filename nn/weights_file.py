@@ -91,7 +91,7 @@ def _checksum(arrays: Mapping[str, Array], texts: Mapping[str, str]) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         found = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), found)
-        found = zlib.crc32(array.reshape(-1).view(np.uint8), found)
+        found = zlib.crc32(array.reshape(-1).view(np.uint8).data, found)
     return f"{found:08x}"
 
 
