@@ -224,17 +224,30 @@ def load_graph(path: str | Path) -> Graph:
         text = path.read_text(encoding="utf-8")
         fn = parse_function(text, str(path))
         numbers = {name: value for value, name in value_names(fn).items()}
-        first = text.partition("\n")[0]
-        listed = json.loads(first.removeprefix(_HEAD)) if first.startswith(_HEAD) else {}
+        listed = _listed_names(path, text.partition("\n")[0])
         unknown = [n for n in listed.values() if n not in numbers]
         if unknown:
             raise ParseError(f"{path}: there is no value {unknown[0]}, which is named above")
         wanted = {p.path: p.value.type for p in fn.params if p.kind == "state"}
         state = read_file(_weights(path))[0] if wanted else {}
         for name, type in wanted.items():
-            if name not in state or state[name].shape != type.shape:
+            found = state.get(name)
+            if found is None or found.shape != type.shape or found.dtype != type.dtype.dtype:
                 raise CheckpointError(f"{_weights(path)} lacks {name}: {type}")
         return Graph(fn, state, {k: numbers[v] for k, v in listed.items()})
+
+
+def _listed_names(path: Path, line: str) -> dict[str, str]:
+    """The names of values that the first line of a saved graph lists, if it does."""
+    if not line.startswith(_HEAD):
+        return {}
+    try:
+        found = json.loads(line.removeprefix(_HEAD))
+    except json.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise ParseError(f"{path}, line 1: expected names of values, found {line[:60]!r}")
+    return found
 
 
 def _weights(path: Path) -> Path:

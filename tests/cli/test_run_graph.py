@@ -144,6 +144,9 @@ def test_a_damaged_graph_is_named(tmp_path: Path, capsys: Any) -> None:
     weights = tmp_path / "m.graph.safetensors"
     weights.write_bytes(weights.read_bytes()[:40])
     refused("m.graph.safetensors is damaged", str(path))
+    for line in ("; names: 8}", "; names: [1]", '; names: {"a": 3}'):
+        path.write_text(f"{line}\nfunc @f() {{\n  return\n}}\n")
+        refused("line 1: expected names of values", str(path))
     path.write_text("func @f( {\n")
     refused("m.graph", str(path))
     refused("there is no file", str(tmp_path / "none"))
