@@ -24,7 +24,7 @@ typecheck: $(VENV)/.test
 	MYPYPATH=build/typecheck $(BIN)/mypy -p treadle
 
 tests: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 # Agreement with PyTorch, which it installs; without it, stored values are compared with.
 test-torch: $(VENV)/.torch
