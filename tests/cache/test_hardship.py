@@ -281,6 +281,13 @@ sys.exit(main(["cache", sys.argv[1] if len(sys.argv) > 1 else "info"]))
 """
 
 
+def let_others_in(folder: Path) -> None:
+    """pytest's folders, and those of its processes, are their user's alone."""
+    outer = (p for p in folder.parents if p.name.startswith(("pytest-", "popen-")))
+    for each in (folder, *outer):
+        each.chmod(0o755)
+
+
 @pytest.mark.parametrize(
     ("mode", "owner", "says"),
     [
@@ -295,8 +302,7 @@ def test_rights_that_are_missing_or_too_wide_give_one_notice(
 ) -> None:
     if os.geteuid() != 0 and owner == "other":
         pytest.skip("only root can give a folder away")
-    for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest's folders are its user's alone
-        folder.chmod(0o755)
+    let_others_in(tmp_path)
     directory = tmp_path / "kept"
     directory.mkdir(mode=0o700)
     if os.geteuid() == 0:
@@ -311,8 +317,7 @@ def test_rights_that_are_missing_or_too_wide_give_one_notice(
 
 
 def test_a_home_that_is_not_there_and_cannot_be_made_gives_one_notice(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    let_others_in(tmp_path)
     home = tmp_path / "gone" / "user"
     done = run_script(
         tmp_path / "user.py", Path(), AS_NOBODY,
