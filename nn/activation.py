@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from treadle.nn import functional
+from treadle.nn.module import Module
 from treadle.nn.options import Options
 from treadle.nn.parameter import Parameter
 from treadle.tracer import api
@@ -32,7 +33,7 @@ class LeakyReLU(Options):
         super().__init__(negative_slope=negative_slope)
 
 
-class PReLU(Options):
+class PReLU(Module):
     """`functional.prelu`, whose weights are learned: one, or one for each of `num_parameters`
     channels."""
 
@@ -43,7 +44,7 @@ class PReLU(Options):
         self.num_parameters = num_parameters
         self.weight = Parameter(api.full((num_parameters,), init))
 
-    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # one input
+    def forward(self, input: Tensor) -> Tensor:
         return functional.prelu(input, self.weight)
 
     def extra_repr(self) -> str:
