@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from treadle.codegen.abi import CONTEXT_FIELDS, KERNEL_PARAMS, Context
+from treadle.codegen.abi import KERNEL_PARAMS, Context
 from treadle.codegen.emission import Emission
 from treadle.codegen.llvm import (
     I1,
@@ -270,9 +270,3 @@ class _Loop:
             nbytes = self.region.outputs[row].type.nbytes
             found.append((self.call.count + row, self.fields.operand(n), nbytes))
         return found
-
-
-def copied_fields(w: FunctionWriter, ctx: Context, source: Val) -> None:
-    """The first fields of a region's context are those of the context around it."""
-    for n in range(CONTEXT_FIELDS):
-        w.store(w.load(PTR, w.gep(source, n, PTR), align=8), ctx.address(n), align=8)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from treadle.ir.errors import ArgumentError
-from treadle.nn.data.collation import as_tensors, default_collate, stacked
+from treadle.nn.data.collation import as_tensors, stacked
 from treadle.nn.data.fetching import Fetcher, fetch
 from treadle.nn.data.randomness import draw_seed, shuffled
 from treadle.tracer.errors import located, located_errors
@@ -144,6 +144,3 @@ def _length(sampler: Any) -> int:
     if not hasattr(sampler, "__len__"):
         raise located(ArgumentError("the sampler has no length, so the loader has none"))
     return len(sampler)
-
-
-__all__ = ["DataLoader", "default_collate"]
