@@ -36,6 +36,7 @@ class Module:
     def __init__(self) -> None:
         self.training = True
         self._buffer_names: tuple[str, ...] = ()
+        self._passing_names: tuple[str, ...] = ()  # buffers that are not persistent
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the network computes; a subclass defines it."""
@@ -67,10 +68,13 @@ class Module:
 
     # --- the tree ----------------------------------------------------------------------------
 
-    def register_buffer(self, name: str, tensor: Tensor | None) -> None:
-        """A tensor that belongs to the state but is not trained (running statistics)."""
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """A tensor that belongs to the state but is not trained (running statistics). One that is
+        not `persistent` (a cache) is in no `state_dict`."""
         if name not in self._buffer_names:
             self._buffer_names = (*self._buffer_names, name)
+        others = tuple(n for n in self._passing_names if n != name)
+        self._passing_names = others if persistent else (*others, name)
         setattr(self, name, tensor)
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
@@ -206,14 +210,14 @@ class Module:
     # --- saving and loading ------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Parameters and buffers by path, sharing storage; a shared one under each of its paths."""
+        """Parameters and persistent buffers by path, sharing storage; a shared one under each of
+        its paths."""
         state: dict[str, Tensor] = {}
         for path, module in self._all_paths():
             module._check_complete(path)
             for name, value in module.__dict__.items():
-                if isinstance(value, Parameter) or (
-                    name in module._buffer_names and value is not None
-                ):
+                saved = name in module._buffer_names and name not in module._passing_names
+                if isinstance(value, Parameter) or (saved and value is not None):
                     state[_join(path, name)] = value.detach()
         return state
 

@@ -241,7 +241,8 @@ def test_ctrl_c_is_raised_once_and_workers_print_nothing() -> None:
         [sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, timeout=100,
         start_new_session=True,
     )  # fmt: skip
-    assert (found.stdout, found.stderr) == ("interrupted\n", "")
+    seen = (found.returncode, found.stdout, found.stderr)
+    assert seen == (0, "interrupted\n", "")
 
 
 def test_a_loop_that_is_left_leaves_no_thread_and_no_process() -> None:

@@ -192,3 +192,13 @@ def test_mistakes_are_named() -> None:
         nn.Module()(1)
     with pytest.raises(treadle.DTypeError, match="only float"):
         nn.Parameter([1, 2])
+
+
+def test_a_buffer_that_is_not_persistent_is_in_no_state_dict() -> None:
+    net = Net()
+    net.register_buffer("cache", treadle.tensor([3.0]), persistent=False)
+    assert [name for name, _ in net.named_buffers()] == ["count", "cache"]
+    assert "cache" not in net.state_dict()
+    net.load_state_dict(Net().state_dict())
+    net.register_buffer("cache", treadle.tensor([3.0]))
+    assert "cache" in net.state_dict()
