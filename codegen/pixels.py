@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from treadle.codegen.abi import KERNEL_PARAMS
 from treadle.codegen.contract import Workplace
 from treadle.codegen.emission import Emission, run_tiles
-from treadle.codegen.epilogue import Bounds, epilogue_function, holder
-from treadle.codegen.llvm import I64, NULL, PTR, VOID, FunctionWriter, Val, int_const, register_type
+from treadle.codegen.epilogue import holder
+from treadle.codegen.llvm import I64, NULL, PTR, VOID, FunctionWriter, Val, register_type
+from treadle.codegen.pixel_epilogue import finish_function, finish_pieces
 from treadle.codegen.pixel_gather import gather_function
 from treadle.codegen.pixel_scatter import emit_scatter
 from treadle.codegen.plan_blocks import up
 from treadle.codegen.plan_pixels import PixelPhase, PixelPlan
-from treadle.codegen.product import Frame
 from treadle.codegen.shifted_tile import shifted_tile_function
 from treadle.codegen.tiles import edge_function, pack_function, tile_function, zero
 from treadle.ir.graph import Instr
@@ -142,7 +142,7 @@ class _Pixels:
             if phase.taps else ""
             for n, phase in enumerate(plan.phases)
         ]  # fmt: skip
-        finish = self._finish_function()
+        finish = finish_function(self.state, self.name, self.instr, plan)
         w = self.state.module.function(f"{self.name}_tile", VOID, KERNEL_PARAMS, internal=True)
         tile, slot = w.args[1], w.args[2]
         lines = max(p.high.count for p in plan.phases)
@@ -187,7 +187,10 @@ class _Pixels:
         if plan.staged:
             emit_scatter(w, plan, staged, result, (images, line, rows))
         if finish is not None:
-            self._finish(w, finish, (image, images), group, (row, rows), line)
+            every = what.high.every
+            lines = w.mul(line, every), plan.span * every
+            ctx = self._field(w, "ctx")
+            finish_pieces(w, plan, finish, ctx, (image, images), group, (row, rows), lines)
         w.ret()
         return self.state.merged(w)
 
@@ -247,52 +250,3 @@ class _Pixels:
         a, b, c, step, ks, add = given
         args = (a, b, w.int(self.plan.ld), c, step, ks, add)
         w.effect(f"call void {micro.ref}({', '.join(map(str, args))})")
-
-    # --- the epilogue ------------------------------------------------------------------------
-
-    def _finish_function(self) -> Val | None:
-        plan = self.plan
-        if plan.epilogue is None:
-            return None
-        return epilogue_function(self.state, self.name, self.instr, plan.epilogue, self._spans)
-
-    def _spans(self, w: FunctionWriter, frame: Frame) -> Bounds:
-        """Where the epilogue's loops begin and end; loops over a single index are left out."""
-        what, args = self.what, w.args
-        sizes = [what.images, what.groups]
-        if self.plan.line_pieces:
-            sizes.append(what.high.positions)
-        found: list[tuple[Val, Val]] = []
-        for n, size in enumerate(sizes):
-            if size != 1:
-                at = frame.index(n)
-                found.append((at, w.add(at, 1)))
-        wide = what.wide.positions if self.plan.line_pieces else what.pixels
-        for n, size in ((1, what.rows), (3, wide)):
-            if size != 1:
-                found.append((args[n], args[n + 1]))
-        return dict(enumerate(found))
-
-    def _finish(
-        self, w: FunctionWriter, finish: Val, images: tuple[Val, Val], group: Val,
-        rows: tuple[Val, Val], line: Val,
-    ) -> None:  # fmt: skip
-        """The epilogue for the lines that the tile has of each of its images."""
-        plan, high, wide = self.plan, self.what.high, self.what.wide
-        frame = Frame.new(w, 3)
-        frame.set("ctx", self._field(w, "ctx"))
-        frame.set_index(1, group)
-        every = high.every
-        first = w.mul(line, every)
-        last = w.binary("llvm.smin", w.add(first, plan.span * every), high.positions)
-        m0, m1 = rows[0], w.add(*rows)
-        with w.loop(0, images[1], label="image") as n:
-            frame.set_index(0, w.add(images[0], n))
-            if plan.line_pieces:
-                with w.loop(first, last, label="line") as y:
-                    frame.set_index(2, y)
-                    w.call(finish.ref[1:], VOID, [frame.base, m0, m1, w.int(0),
-                                                  int_const(wide.positions)])  # fmt: skip
-            else:
-                ends = [w.mul(x, wide.positions) for x in (first, last)]
-                w.call(finish.ref[1:], VOID, [frame.base, m0, m1, *ends])

@@ -21,8 +21,8 @@ from typing import Final
 
 from treadle.codegen.plan_blocks import ALIGN, even, up
 from treadle.codegen.plan_convolution import Convolution, Phase
-from treadle.codegen.plan_epilogue import plan_epilogue
 from treadle.codegen.plan_fused import FusedPlan
+from treadle.codegen.plan_pixel_epilogue import ends_on_vector, pixel_epilogue
 from treadle.codegen.plan_tiles import GRAIN, Tiling, tiles_for, whole
 from treadle.codegen.target import Target
 from treadle.ir.dataclass import dataclass
@@ -146,12 +146,14 @@ def plan_pixels(
     # With AVX2, whose vectors are half as dear to store, this gained nothing with 32 channels and
     # lost 3 % with 64 and 128.
     shifts = target.vector_bytes >= 64
-    epilogue, line_pieces = _epilogue(what, region, target)
+    epilogue, line_pieces = pixel_epilogue(what, region, target)
     spans = [
-        span
-        for span in range(1, lines + 1)
-        if span == lines or epilogue is None or line_pieces or _ends_on_vector(what, span, epilogue)
-    ]
+        span for span in range(1, lines + 1)
+        if span == lines
+        or epilogue is None
+        or line_pieces
+        or ends_on_vector(what, span * what.high.every, epilogue)
+    ]  # fmt: skip
     images, span, bm = _pieces(what, line, spans, most, (mr, nr), lanes, wanted, shifts)
     columns = images * span * line
     around = what.groups * -(-what.images // images) * -(-lines // span)
@@ -198,12 +200,6 @@ def _registers(rows: int, lanes: int, target: Target) -> tuple[int, int]:
         return -(-rows // mr) * step / vectors
 
     return min(options, key=cycles)
-
-
-def _ends_on_vector(what: Convolution, span: int, epilogue: FusedPlan) -> bool:
-    """Does the epilogue of a tile of so many lines begin and end between vectors? A vector that
-    runs over would finish positions of the next tile."""
-    return span * what.high.every * what.wide.positions % epilogue.lanes == 0
 
 
 def _pieces(
@@ -257,33 +253,3 @@ def _computed(all_images: int, images: int, lines: int, span: int, line: int, la
         full = count * (lines // span) * up(first * span * line, lanes)
         total += full + count * up(first * (lines % span) * line, lanes)
     return total / (all_images * lines * line)
-
-
-def _epilogue(
-    what: Convolution, region: Function | None, target: Target
-) -> tuple[FusedPlan | None, bool]:
-    """The epilogue's loops; whether they run line by line."""
-    if region is None:
-        return None, False
-    loops = [(what.images, what.c[0]), (what.groups, what.c[1])]
-    high, wide = what.high.positions, what.wide.positions
-    if _joins(region, what):
-        inner = [(what.rows, what.c[2]), (high * wide, 1)]
-        return plan_epilogue(region, [*loops, *inner], target), False
-    inner = [(high, what.c[4]), (what.rows, what.c[2]), (wide, 1)]
-    return plan_epilogue(region, [*loops, *inner], target), True
-
-
-def _joins(region: Function, what: Convolution) -> bool:
-    """May both spatial axes run as one? Yes where each operand has both or none."""
-    if what.high.positions == 1 or what.wide.positions == 1:
-        return True
-    if any(i.op.name == "iota" for i in region.instrs):
-        return False
-    product = region.inputs[0].type.static_shape[-2:]
-    for value in region.inputs:
-        shape = value.type.static_shape
-        last = (1, 1, *shape)[-2:]
-        if last not in ((1, 1), product):
-            return False
-    return True
