@@ -9,6 +9,7 @@ from treadle.codegen.llvm import I1, I64, PTR, VOID, FunctionWriter, Module, Typ
 from treadle.codegen.target import Target
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Loc
+from treadle.ir.types import TensorType
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,18 @@ class FaultSite:
     checked: tuple[int, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class HostCall:
+    """A place where code calls Python. `op` says what for; `text`: the name, the format or the
+    label; `number`: of a callback's function; types of what goes in and comes out."""
+
+    op: str
+    text: str
+    number: int
+    takes: tuple[TensorType, ...]
+    gives: tuple[TensorType, ...]
+
+
 @dataclass(slots=True)
 class Emission:
     """The state of writing one module."""
@@ -31,6 +44,7 @@ class Emission:
     reassociate: bool = False
     contract: bool = False
     faults: list[FaultSite] = field(default_factory=list)
+    host_calls: list[HostCall] = field(default_factory=list)
     made: set[str] = field(default_factory=set)
     same: dict[str, str] = field(default_factory=dict)
 
@@ -50,6 +64,11 @@ class Emission:
         if site not in self.faults:
             self.faults.append(site)
         return self.faults.index(site)
+
+    def host_call(self, call: HostCall) -> int:
+        """The number of a place where code calls Python."""
+        self.host_calls.append(call)
+        return len(self.host_calls) - 1
 
     def merged(self, w: FunctionWriter) -> str:
         """The name of the first function that is the same as `w` but for its name; `w` itself is

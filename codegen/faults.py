@@ -5,14 +5,21 @@ offending value. Inside, a step keeps a record of four: site plus one, value, th
 of kernels and tiles, a lock. A kernel that runs in tiles records the first fault of each tile in a
 record of its own, and of those the one of the lowest tile is kept: the same for any number of
 threads, and the first that one thread would meet.
+
+A caller whose program calls Python hands over, in the place of the value, the address of what is to
+be called (see `host_call`); it stands behind the record.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from treadle.codegen.emission import Emission
 from treadle.codegen.llvm import I64, PTR, VOID, FunctionWriter, Val
 from treadle.ir.graph import Instr, walk
 from treadle.ir.op import Trait
+
+HOST_WORD: Final = 4  # of a step's record
 
 
 def record_fault(w: FunctionWriter, fault: Val, site: int, bad: Val, value: Val) -> None:
@@ -48,11 +55,15 @@ def keep_fault(
         w.call(name, VOID, [fault, site, w.load(I64, w.gep(record, 1, I64)), order])
 
 
-def step_record(w: FunctionWriter) -> Val:
-    """The empty record of a step."""
-    record = w.alloca(I64, 4)
+def step_record(w: FunctionWriter, given: Val | None = None) -> Val:
+    """The empty record of a step; behind it stands what the caller's record `given` holds in the
+    place of the value: the address of the function that calls Python."""
+    record = w.alloca(I64, 4 if given is None else HOST_WORD + 1)
     for word, value in enumerate((0, 0, -1, 0)):
         w.store(w.int(value), w.gep(record, word, I64))
+    if given is not None:
+        address = w.load(I64, w.gep(given, 1, I64))
+        w.store(address, w.gep(record, HOST_WORD, I64))
     return record
 
 

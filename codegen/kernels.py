@@ -22,10 +22,11 @@ from treadle.codegen.contract import Workplace, emit_contract
 from treadle.codegen.emission import Emission
 from treadle.codegen.faults import can_fault, keep_fault, own_record
 from treadle.codegen.fused import emit_fused
+from treadle.codegen.host_call import emit_host_call
 from treadle.codegen.llvm import I64, PTR, VOID, FunctionWriter, Val
 from treadle.codegen.loops import tile_bounds
 from treadle.codegen.pixels import emit_pixels
-from treadle.codegen.plan import KernelPlan, Product, TablePlan, region_of
+from treadle.codegen.plan import HostPlan, KernelPlan, Product, TablePlan, region_of
 from treadle.codegen.plan_attention import AttentionPlan
 from treadle.codegen.plan_control import ControlPlan
 from treadle.codegen.plan_fused import FusedPlan
@@ -76,6 +77,8 @@ def emit_kernel(
         emit(state, w, plan.body, addresses, scratch, tile)
     elif isinstance(plan.body, LinesPlan):
         _lines(state, w, instr, plan.body, places, addresses, scratch, fault, tile)
+    elif isinstance(plan.body, HostPlan):
+        emit_host_call(state, w, instr, fields)
     elif plan.body.op == "check":
         emit_check(state, w, instr, addresses[0], addresses[1], fault)
     else:

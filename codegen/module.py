@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 
 from treadle.codegen.abi import CONTEXT_FIELDS, ENTRY, Buffers, Context, entry_function
 from treadle.codegen.control import REGION_PARAMS, emit_control
-from treadle.codegen.emission import Emission, FaultSite, run_tiles
+from treadle.codegen.emission import Emission, FaultSite, HostCall, run_tiles
 from treadle.codegen.faults import step_record
 from treadle.codegen.kernels import emit_kernel, operand_count, table_columns, table_rows
 from treadle.codegen.llvm import I1, I64, PTR, VOID, FunctionWriter, Module, Val, int_const
@@ -19,10 +19,11 @@ from treadle.codegen.stamps import Stamps
 from treadle.codegen.target import Target
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value
+from treadle.ir.host import calls_host, has_host_calls
 from treadle.ir.memory import MemoryPlan, Place
 from treadle.ir.op import ArrayData
 
-__all__ = ["Emitted", "FaultSite", "emit_module"]
+__all__ = ["Emitted", "FaultSite", "HostCall", "emit_module"]
 
 _ALIGN = 64
 
@@ -42,9 +43,10 @@ class Options(Protocol):
 class Emitted:
     """A module's text and what a call must bring: `workspace` bytes and after them `scratch` bytes
     for each thread, the arrays of `constants`, in order. `faults`: what a returned site number
-    means. `parallel`: whether more than one thread can be of use. `functions`: of each kernel, the
-    function in the module that runs it; equal kernels share one. `apart`: the text without the
-    functions of a library that is to be linked with it; None where none is."""
+    means; `host_calls`: what a number means that Python is called with. `parallel`: whether more
+    than one thread can be of use. `functions`: of each kernel, the function in the module that runs
+    it; equal kernels share one. `apart`: the text without the functions of a library that is to be
+    linked with it; None where none is."""
 
     ir: str
     entry: str
@@ -53,6 +55,7 @@ class Emitted:
     parallel: bool
     constants: tuple[ArrayData, ...]
     faults: tuple[FaultSite, ...]
+    host_calls: tuple[HostCall, ...] = ()
     functions: tuple[str, ...] = ()
     apart: str | None = None
 
@@ -72,7 +75,7 @@ def emit_module(
     w = entry_function(state.module)
     buffers = Buffers(w, fn, memory, len(constants))
     scratch_at = -(-memory.workspace // _ALIGN) * _ALIGN
-    fault = step_record(w)
+    fault = step_record(w, w.args[1] if has_host_calls(fn) else None)
     shared = buffers.workspace(scratch_at)
     own = buffers.workspace(scratch_at + plan.shared)
     fields = (shared, own, fault, *buffers.pool())
@@ -90,8 +93,9 @@ def emit_module(
     functions = tuple(calls.functions)
     apart = state.module.apart() if state.module.has_taken else None
     return Emitted(
-        text, ENTRY, workspace, plan.scratch, parallel, constants, faults, functions, apart
-    )
+        text, ENTRY, workspace, plan.scratch, parallel, constants, faults,
+        tuple(state.host_calls), functions, apart,
+    )  # fmt: skip
 
 
 def _leave(w: FunctionWriter, fault: Val, site: Val) -> None:
@@ -171,6 +175,11 @@ class _Calls:
         for kernel in self.plan.kernels:
             if kernel.instr > self.memory.fault_barrier and not checked:
                 checked = self.check(leave)
+            if calls_host(self.fn.instrs[kernel.instr]):  # not in a run that has failed
+                self.check(leave)
+                self.call(kernel)
+                self.check(leave)
+                continue
             self.call(kernel)
         if not checked:
             self.check(leave)

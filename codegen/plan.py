@@ -32,6 +32,7 @@ from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import CompileError
 from treadle.ir.graph import Function, Instr, Loc, walk
 from treadle.ir.memory import MemoryPlan
+from treadle.ir.host import is_host_call
 from treadle.ir.regions import FLAT_LENGTH
 from treadle.ir.structure import structure
 from treadle.ir.types import TensorType
@@ -53,6 +54,18 @@ class SequentialPlan:
 
 
 @dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
+class HostPlan:
+    """A call of Python code, between kernels, on the calling thread."""
+
+    op: str
+    operands: tuple[TensorType, ...]
+
+    def __str__(self) -> str:
+        listed = ", ".join(map(str, self.operands)) or "nothing"
+        return f"{self.op} of {listed}, in Python"
+
+
 class TablePlan:
     """One map that runs over `count` sets of buffers, each with its own flat length.
 
@@ -80,7 +93,10 @@ class TablePlan:
 
 
 Product = ContractPlan | PixelPlan | TapPlan | WindowLoopsPlan
-Body = FusedPlan | TablePlan | Product | AttentionPlan | LinesPlan | SequentialPlan | ControlPlan
+Body = (
+    FusedPlan | TablePlan | Product | AttentionPlan | LinesPlan | SequentialPlan | HostPlan
+    | ControlPlan
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +280,8 @@ def _plan_instr(instr: Instr, target: Target, tiles: set[Variant]) -> Body:
     if instr.op.name in ("scatter", "scatter_add", "check"):
         return SequentialPlan(instr.op.name, tuple(a.type for a in instr.args))
     raise CompileError(f"there is no kernel for {instr.op.name}, which fusion should have wrapped")
+    if is_host_call(instr):
+        return HostPlan(instr.op.name, tuple(a.type for a in instr.args))
 
 
 def _plan_windows(

@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value, walk
-from treadle.ir.op import Trait, can_fail, must_run
+from treadle.ir.op import Trait, can_fail, is_droppable, must_run
 from treadle.ir.ops.control import ScanAttrs
 from treadle.ir.types import TensorType, bool_, int64
 
@@ -106,11 +106,12 @@ def instr_can_fail(instr: Instr) -> bool:
 
 def has_effect(instr: Instr) -> bool:
     """Is `instr` kept for an effect, of itself or of what its regions hold?"""
-    if Trait.EFFECT in instr.op.traits:
+    if Trait.EFFECT in instr.op.traits and not is_droppable(instr.attrs):
         return True
     if not instr.regions:
         return False
-    return any(i.op.has(Trait.EFFECT) for region in instr.regions for i in walk(region))
+    inside = (i for region in instr.regions for i in walk(region))
+    return any(i.op.has(Trait.EFFECT) and not is_droppable(i.attrs) for i in inside)
 
 
 def instr_must_run(instr: Instr) -> bool:

@@ -85,7 +85,7 @@ def _needed(
     collect(wanted)
     known = {_final(a, given) for i in order for a in i.args} | set(wanted)
     for instr in fn.instrs:
-        if instr in done or not can_fail(instr.op, instr.attrs):
+        if instr in done or not instr.results or not can_fail(instr.op, instr.attrs):
             continue
         sources = [_final(a, given) for a in instr.args]
         if all(s in known or s.producer in done for s in sources):

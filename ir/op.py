@@ -244,7 +244,14 @@ def can_fail(op: OpDef, attrs: Attrs) -> bool:
 def must_run(op: OpDef, attrs: Attrs) -> bool:
     """Whether the op is kept even if its results are unused: it prints, or the caller must learn
     of its fault. Derivative rules make no op that can fail, so such an op is the user's."""
+    if is_droppable(attrs):
+        return False
     return Trait.EFFECT in op.traits or can_fail(op, attrs)
+
+
+def is_droppable(attrs: Attrs) -> bool:
+    """Whether an op with an effect has none with these attributes (a callback that is pure)."""
+    return bool(getattr(attrs, "pure", False))
 
 
 def attr_items(attrs: Attrs) -> tuple[tuple[str, Any], ...]:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from treadle.ir.graph import Function, Instr, Value
+from treadle.ir.host_function import HostFunction
 from treadle.ir.op import ArrayData, attr_items
 from treadle.ir.types import Dim, DType
 
@@ -77,6 +78,8 @@ def attr_text(value: Any) -> str:
     if isinstance(value, tuple):
         inside = ", ".join(attr_text(v) for v in value)
         return f"({inside},)" if len(value) == 1 else f"({inside})"
+    if isinstance(value, HostFunction):
+        return json.dumps(str(value))
     raise TypeError(f"an attribute cannot hold a {type(value).__name__}: {value!r}")
 
 

@@ -51,7 +51,7 @@ def _needed(fn: Function) -> set[Instr]:
 
 def _live(fn: Function) -> set[Instr]:
     live = _leading_to(fn, ())
-    checks = [i for i in fn.instrs if i not in live and instr_can_fail(i)]
+    checks = [i for i in fn.instrs if i not in live and instr_can_fail(i) and instr_must_run(i)]
     if not checks:
         return live
     known = {_checked(i) for i in live if can_fail(i.op, i.attrs)}

@@ -25,6 +25,7 @@ from typing import Any
 
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value, uses
+from treadle.ir.host import in_order
 from treadle.ir.op import OpDef, Trait
 from treadle.ir.regions import is_reduction, reads_at_point
 from treadle.ir.types import Shape, TensorType, reduced_shape, shape_text
@@ -59,7 +60,10 @@ class Growth:
         self.index = {r: n for n, i in enumerate(fn.instrs) for r in i.results}
         index = self.index
         self.operands = [[index[a] for a in i.args if a in index] for i in fn.instrs]
-        self.graph = ClusterGraph(self.operands)
+        after = [list(operands) for operands in self.operands]
+        for first, second in in_order(fn):
+            after[second].append(first)
+        self.graph = ClusterGraph(after)
         self.cheap = self._recompute_costs()
         self.clusters: dict[int, Cluster] = {
             n: _alone(i) for n, i in enumerate(fn.instrs) if is_fusible(i)

@@ -21,6 +21,7 @@ from typing import Any
 from treadle.ir.builder import Builder
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Result, Value
+from treadle.ir.host import in_order
 from treadle.ir.op import get_op
 from treadle.ir.regions import FLAT_LENGTH
 from treadle.ir.scalar import Scalar
@@ -68,7 +69,10 @@ def run(fn: Function, ctx: PassContext) -> Function:
 
 def _graph(fn: Function) -> ClusterGraph:
     index = {r: n for n, i in enumerate(fn.instrs) for r in i.results}
-    return ClusterGraph([[index[a] for a in i.args if a in index] for i in fn.instrs])
+    after = [[index[a] for a in i.args if a in index] for i in fn.instrs]
+    for first, second in in_order(fn):
+        after[second].append(first)
+    return ClusterGraph(after)
 
 
 def _gather(

@@ -5,6 +5,9 @@
 
 In program order, so that the lines of one call come in the order in which the program says them. A
 text without places takes a constant, which is not shown.
+
+A program that calls Python code besides, or prints in a loop or a branch, prints where it says so,
+by calls of Python code: else the lines and what that code does would be out of order.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from treadle.ir.graph import Function, Level, Result
+from treadle.ir.host import runs_in_place
 from treadle.ir.types import bool_
 from treadle.passes.copier import Copier
 from treadle.passes.manager import Pass, PassContext
@@ -19,6 +23,8 @@ from treadle.passes.manager import Pass, PassContext
 
 def run(fn: Function, ctx: PassContext) -> Function:
     """`fn` without `debug_print`."""
+    if runs_in_place(fn):
+        return fn
     copier = Copier(fn)
     shown: list[Result] = []
     for instr in fn.instrs:

@@ -170,7 +170,9 @@ class _Writer:
         """Everything behind the guard; False where that needs Python."""
         spec = self.spec
         executable = spec.executable
-        if not isinstance(executable, NativeExecutable) or executable.interface.prints:
+        if not isinstance(executable, NativeExecutable):
+            return False
+        if executable.interface.prints or executable.interface.host_calls:
             return False
         grads = [_alone(g.recipe) for g in spec.grads]
         if not spec.is_simple or any(isinstance(g, Assembled) for g in grads):
@@ -262,7 +264,7 @@ class _Writer:
     def slots(self, x: Any, besides: Sequence[str]) -> list[int]:
         """Offset and content of each slot of an example."""
         pairs = []
-        for name in type(x).__slots__:
+        for name in (name for cls in type(x).__mro__ for name in vars(cls).get("__slots__", ())):
             if name == "__weakref__" or name in besides:
                 continue
             value = getattr(x, name)

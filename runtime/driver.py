@@ -27,6 +27,7 @@ from treadle.runtime.progress import progress
 from treadle.tracer.backend import CompileOptions
 
 if TYPE_CHECKING:
+    from treadle.runtime.host import HostCalls
     from treadle.runtime.stages import Compilation
 
 
@@ -92,7 +93,19 @@ def _kept(
     except CompileError:  # whole, but LLVM does not take it: compiled anew and replaced
         return None
     seconds = perf_counter() - started
-    return NativeExecutable(interface, code, seconds, lambda: compile_stages(fn, options, target))
+    host = _host_calls(interface, fn)
+    return NativeExecutable(
+        interface, code, seconds, lambda: compile_stages(fn, options, target), host
+    )
+
+
+def _host_calls(interface: Interface, fn: Function) -> HostCalls | None:
+    """What the program calls in Python. Raises TraceError where this process does not have it."""
+    if not interface.host_calls:
+        return None
+    from treadle.runtime.host import HostCalls  # seldom
+
+    return HostCalls(interface.host_calls, fn)
 
 
 def _separate(code: bytes, interface: Interface) -> list[bytes]:
@@ -125,4 +138,4 @@ def _compiled(
 
     timings = (*compilation.timings, *(Timing(n, ms) for n, ms in code.times.items()))
     whole = replace(compilation, timings=timings)
-    return NativeExecutable(interface, code, seconds, lambda: whole)
+    return NativeExecutable(interface, code, seconds, lambda: whole, _host_calls(interface, fn))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treadle.ir.lazily import lazily
+from treadle.ir.ops.host_calls import INTERRUPTED
 from treadle.runtime.blocks import blocks
 from treadle.runtime.interface import Interface
 from treadle.runtime.native import NativeCode
@@ -18,6 +19,7 @@ from treadle.runtime.threads import get_num_threads, pool
 from treadle.tracer.backend import Finished
 
 if TYPE_CHECKING:
+    from treadle.runtime.host import HostCalls
     from treadle.runtime.stages import Compilation
 
 Array = npt.NDArray[Any]
@@ -57,8 +59,10 @@ class NativeExecutable:
         code: NativeCode,
         seconds: float,
         stages: Callable[[], Compilation],
+        host: HostCalls | None = None,
     ) -> None:
         self.interface = interface
+        self._host = host
         self.compile_seconds = seconds
         self.in_place = interface.in_place
         self._stages = stages
@@ -100,7 +104,7 @@ class NativeExecutable:
     def run(self, arrays: Sequence[Array], threads: int | None = None) -> list[Array]:
         """See `treadle.tracer.backend.Executable.run`."""
         outs = [arrays[r] if isinstance(r, int) else blocks.empty(*r) for r in self.results]
-        fault = _Fault(_NOT_RUN, 0)
+        fault = _Fault(_NOT_RUN, 0 if self._host is None else self._host.address)
         try:
             self._run(arrays, outs, fault, threads)
             if self._texts:
@@ -151,8 +155,17 @@ class NativeExecutable:
         pointers += [data_pointer(a) for a in outs]
         pointers += self.constant_pointers
         pointers += (data_pointer(workspace), pool().parallel if threads > 1 else 0, threads)
-        if self._entry(self._buffers_type(*pointers), fault):
+        if self._host is not None:
+            with self._host.running() as run:
+                stopped = self._entry(self._buffers_type(*pointers), fault)
+            if run.error is not None:
+                raise run.error
+        else:
+            stopped = self._entry(self._buffers_type(*pointers), fault)
+        if stopped:
             site = self.compilation.emitted.faults[fault[0] - 1]
+            if site.message == INTERRUPTED:
+                raise KeyboardInterrupt  # ctypes has swallowed it
             raise failure(self.compilation.core, arrays, site, fault[1]) from None
 
     def stage(self, name: str) -> str:

@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING
 
 from treadle.ir.dataclass import dataclass
 from treadle.ir.op import ArrayData
-from treadle.ir.types import DType
+from treadle.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
+    from treadle.codegen.emission import HostCall
     from treadle.runtime.stages import Compilation
+
+
+Types = tuple[tuple[tuple[int, ...], DType], ...]  # shapes and dtypes
+Call = tuple[str, str, int, Types, Types]  # op, text, number, what it takes, what it gives
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ class Interface:
     them `scratch` bytes for each thread are what a call needs besides. `parallel`: whether more
     than one thread can be of use. `cycles`: about how long a run takes on one thread. `given`: the
     results that callers get; what follows is shown in the texts `prints`. `objects`: the sizes of
-    the object files that the code is made of.
+    the object files that the code is made of. `host_calls`: where it calls Python.
     """
 
     entry: str
@@ -42,6 +47,7 @@ class Interface:
     given: int
     prints: tuple[str, ...]
     objects: tuple[int, ...]
+    host_calls: tuple[Call, ...] = ()
 
 
 def interface_of(compilation: Compilation, objects: Sequence[bytes]) -> Interface:
@@ -62,7 +68,17 @@ def interface_of(compilation: Compilation, objects: Sequence[bytes]) -> Interfac
         given=sum(r.kind != "print" for r in fn.results),
         prints=printed_texts(fn),
         objects=tuple(map(len, objects)),
+        host_calls=host_calls_of(emitted.host_calls),
     )
+
+
+def host_calls_of(calls: Sequence[HostCall]) -> tuple[Call, ...]:
+    """The calls of Python code as plain data."""
+    return tuple((c.op, c.text, c.number, _plain(c.takes), _plain(c.gives)) for c in calls)
+
+
+def _plain(types: Sequence[TensorType]) -> Types:
+    return tuple((t.static_shape, t.dtype) for t in types)
 
 
 _UNKNOWN = 1 << 20  # cycles of a kernel whose plan does not tell

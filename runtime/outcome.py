@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from treadle.ir.errors import CheckError, IndexFault, TreadleError
 from treadle.ir.graph import Function
+from treadle.ir.host import runs_in_place
 from treadle.ir.ops.checks import check_text
 from treadle.ir.ops.prints import places, render
 
@@ -54,6 +55,8 @@ def failure(
     from treadle.ir.interpreter import interpret  # these two: only where a run fails
     from treadle.passes import dce
 
+    if runs_in_place(program):
+        return _recorded(site, value)  # what it has called is not called again
     checks = Function(program.name, program.params, program.instrs, ())
     try:
         interpret(dce.sweep(checks), arrays)

@@ -22,6 +22,8 @@ from treadle.ir.graph import Function
 from treadle.ir.work import work_of
 from treadle.runtime.blocks import aligned_block
 from treadle.runtime.driver import chosen_target, compile_stages
+from treadle.runtime.host import HostCalls
+from treadle.runtime.interface import host_calls_of
 from treadle.runtime.machine import measured_machine
 from treadle.runtime.native import NativeCode, load
 from treadle.runtime.outcome import failure
@@ -83,6 +85,8 @@ class _ProfiledRun:
         self.clock = ctypes.CFUNCTYPE(ctypes.c_int64)(code.address(CLOCK))
         self._compilation = compilation
         self._given = arrays
+        calls = host_calls_of(compilation.emitted.host_calls)
+        self._host = HostCalls(calls, compilation.traced, silent=True)
         shared = {result: param for param, result in compilation.memory.in_place}
         overwritten = set(shared.values())
         self._arrays = [a.copy() if n in overwritten else a for n, a in enumerate(arrays)]
@@ -108,8 +112,12 @@ class _ProfiledRun:
         """One step from the same content; its events. Raises what the step raises."""
         for n in self._overwritten:
             np.copyto(self._arrays[n], self._given[n])
-        fault = (ctypes.c_int64 * 2)(0, 0)
-        if self._entry(self._buffers, fault):
+        fault = (ctypes.c_int64 * 2)(0, self._host.address)
+        with self._host.running() as run:
+            stopped = self._entry(self._buffers, fault)
+        if run.error is not None:
+            raise run.error
+        if stopped:
             site = self._compilation.emitted.faults[fault[0] - 1]
             raise failure(self._compilation.core, self._given, site, fault[1])
         return self._table.copy()
@@ -127,7 +135,9 @@ def _ticks_per_second(run: _ProfiledRun, started: float, shown: int) -> float:
 def _row(compilation: Compilation, kernel: KernelPlan, seconds: float) -> KernelTime:
     instr = compilation.kernels.instrs[kernel.instr]
     places = compilation.memory.places
-    in_place = bool(instr.args) and places.get(instr.args[0]) == places[instr.results[0]]
+    in_place = bool(instr.args and instr.results) and (
+        places.get(instr.args[0]) == places[instr.results[0]]
+    )
     return KernelTime(
         kernel=kernel.name,
         plan=str(kernel.body).splitlines()[0],

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from treadle.ir.errors import TraceError
+from treadle.ir.watchers import watchers
 from treadle.tracer.modes import modes
 from treadle.tracer.signature import Difference, Facts, differences, reason
 from treadle.tracer.specialization import Specialization
@@ -53,6 +54,10 @@ def _nearest(specializations: Sequence[Specialization], facts: Facts) -> list[Di
         found = differences(spec.facts, facts)
         if spec.grad_mode is not modes.grad:
             found.insert(0, Difference("grad mode", str(spec.grad_mode), str(modes.grad)))
+        if not spec.fits_watchers:
+            watched = ", ".join(filter(watchers.wanted, spec.names)) or "nothing"
+            was = ", ".join(spec.watched) or "nothing"
+            found.insert(0, Difference("what is watched", was, watched))
         if best is None or 0 < len(found) < len(best):
             best = found
     return best or []

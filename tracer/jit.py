@@ -27,6 +27,7 @@ from treadle.ir.errors import DTypeError, TraceError
 from treadle.ir.forking import in_child
 from treadle.ir.graph import Function
 from treadle.ir.types import TensorType
+from treadle.ir.watchers import watchers
 from treadle.tracer import pullback
 from treadle.tracer.backend import (
     MISS,
@@ -36,6 +37,7 @@ from treadle.tracer.backend import (
     call_path,
     compiler,
 )  # fmt: skip
+from treadle.tracer.callback_parts import host_parts
 from treadle.tracer.cell import Cell
 from treadle.tracer.errors import located_errors
 from treadle.tracer.explain import report, why
@@ -157,6 +159,16 @@ def _renew_locks() -> None:
 in_child(_renew_locks)
 
 
+def _reconnect() -> None:
+    """Others watch now: calls without Python go to the versions that tell them."""
+    for jitted in list(_made):
+        if jitted._dispatcher is not None and any(s.names for s in jitted.specializations):
+            jitted._connect()
+
+
+watchers.changed = _reconnect
+
+
 def clear_cache() -> None:
     """Forget what all jitted functions have compiled; their code is freed when no call runs in it
     any more, and the next calls trace anew. The disk cache stays (`treadle cache clear`)."""
@@ -201,6 +213,7 @@ class Jitted:
         self._dispatcher: Dispatcher | None = None
         self._direct: Callable[..., Any] = _no_direct
         self._connected: list[Specialization] | None = None
+        self._called_by_host: dict[int, Any] = {}  # by id: what callbacks call
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Jitted:
         """Itself, as a function is; of a method or a callable object, one of the copied object."""
@@ -251,7 +264,7 @@ class Jitted:
     def _fitting(self, roots: Sequence[Any]) -> tuple[Specialization, list[Any]] | None:
         """The specialization whose guard holds, and what it fetched."""
         for spec in self.specializations:
-            if spec.grad_mode is modes.grad:
+            if spec.fits_modes:
                 found = spec.match(roots)
                 if found is not None:
                     return spec, found
@@ -267,7 +280,8 @@ class Jitted:
         """Let the call path without Python know of the present specializations."""
         with self._lock:
             self._connected = self.specializations
-            calls = tuple(s.direct for s in self.specializations if s.direct is not None)
+            fitting = [s for s in self.specializations if s.fits_watchers]
+            calls = tuple(s.direct for s in fitting if s.direct is not None)
             if self._dispatcher is not None:
                 self._dispatcher.calls = calls
                 return
@@ -312,13 +326,18 @@ class Jitted:
     # --- tracing -----------------------------------------------------------------------------
 
     def _reach(self, roots: Sequence[Any]) -> Tree:
-        return reach(self.__wrapped__, self._parameters.names, roots)
+        names = self._parameters.names
+        return reach(self.__wrapped__, names, roots, called_by_host=self._called_by_host)
 
     def _record(self, roots: Sequence[Any], tree: Tree) -> Recording:
         recording = record(self.__wrapped__, self._parameters, roots, tree, self.__name__)
-        if tree.imports.isdisjoint(sys.modules):
+        called = host_parts(recording.trace.hosts)
+        followed = {n: x for n, x in called.items() if n in tree.by_id}
+        if tree.imports.isdisjoint(sys.modules) and followed.keys() <= self._called_by_host.keys():
             return recording
-        # It has imported modules whose names lead on: now that they are there, all over again.
+        # It has imported modules whose names lead on, or calls Python functions that need not be
+        # followed: now that this is known, all over again.
+        self._called_by_host.update(followed)
         return self._record(roots, self._reach(roots))
 
     def _specialize(self, roots: Sequence[Any]) -> Specialization:

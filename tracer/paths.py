@@ -26,7 +26,7 @@ import threading
 import types
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextvars import ContextVar
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType, MethodType, MethodWrapperType, ModuleType
@@ -102,6 +102,8 @@ class _Walk(CodeWalk):
         if cls not in (tuple, frozenset):  # equal constants are one object or several
             self.tree.by_id[id(value)] = item
         item.kind = self.open(item, value, cls)
+        if id(value) in self.called_by_host and item.kind != "same":
+            self.add(item, Step("apply", _itself), path, "same", value, guarded=guarded)
 
     def open(self, item: Item, value: Any, cls: type[Any]) -> Kind:
         """The kind of a thing with an identity; what is inside of it is visited later."""
@@ -422,15 +424,22 @@ def _definer(cls: type[Any], name: str) -> type[Any]:
 
 
 def reach(
-    fn: Callable[..., Any], names: Sequence[str], bound: Sequence[Any], self_name: str = "self"
+    fn: Callable[..., Any],
+    names: Sequence[str],
+    bound: Sequence[Any],
+    self_name: str = "self",
+    called_by_host: Container[int] = (),
 ) -> Tree:
     """Everything that `fn` reaches when it is called with `bound` for its parameters `names`.
 
     `fn` may be a function, a bound method, a `functools.partial` or an object with `__call__`
-    (whose path is `self_name`). Raises TraceError where that is more than LIMIT values.
+    (whose path is `self_name`). `called_by_host`: the ids of what callbacks call: functions that
+    are not followed, objects that stay the same ones. Raises TraceError where that is more than
+    LIMIT values.
     """
     module = getattr(fn, "__module__", None) or type(fn).__module__
     walk = _Walk(module)
+    walk.called_by_host = called_by_host
     for n, (name, value) in enumerate(zip(names, bound, strict=True)):
         walk.later(value, None, Step("root", n), name, True)
     if isinstance(fn, MethodType):

@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from treadle.ir.errors import GradientError, TraceError, TreadleError
 from treadle.ir.graph import Function, Param, Result, Value
-from treadle.ir.op import Attrs, OpDef
 from treadle.ir.types import TensorType, type_of_array
 from treadle.tracer import tape
 from treadle.tracer.cell import Cell
@@ -53,6 +52,7 @@ class RegionTrace(Trace):
         self.carried: set[Cell] = set()
         self.histories: dict[Cell, dict[History, Tensor]] = {}
         self.taken, self.detached = outer.taken, outer.detached
+        self.watched, self.hosts = outer.watched, outer.hosts
         self._alive = History()
         self._outer_leaves: dict[History, Value] = {}
         self._params: dict[Value, Param] = {}
@@ -176,15 +176,6 @@ class RegionTrace(Trace):
 
     def knows(self, cell: Cell) -> bool:
         return cell in self.values or self.outer.knows(cell)
-
-    def apply(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs) -> tuple[Tensor, ...]:
-        """As `Trace.apply`; refuses what prints, which has its place at the end of a step."""
-        if op.name == "debug_print":
-            raise TraceError(
-                f"debug_print in {self.what}: a compiled loop or branch does not print; return "
-                "the value and print it outside, or run without jit (treadle.disable_jit)"
-            )
-        return super().apply(op, operands, attrs)
 
     # --- differentiation ---------------------------------------------------------------------
 

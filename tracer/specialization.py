@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from treadle.ir.watchers import watchers
 from treadle.tracer.backend import (
     CompileOptions,
     Executable,
@@ -41,7 +42,8 @@ _sequence = itertools.count()
 class Specialization:
     """A recording, compiled. `match(roots)` gives what `call` needs, or None. `facts`
     says in words what the guard checks, `reason` why no other specialization fitted, `sequence`
-    orders specializations by age. `direct` is what the call path without Python needs, made for so
+    orders specializations by age. `names`: those that it gives to `watch`, `watched`: those of them
+    that were asked for. `direct` is what the call path without Python needs, made for so
     many positional `arguments`."""
 
     def __init__(
@@ -62,6 +64,8 @@ class Specialization:
         self.reason = reason
         self.grad_mode = grad_mode
         self.threads = threads
+        self.names = tuple(sorted(recording.trace.watched))
+        self.watched = self._wanted()
         self.match: Match = compile_guard(recording.plan)
         self.facts = facts
         self.calls = 0
@@ -77,6 +81,20 @@ class Specialization:
         self.direct = path.call(self, recording.plan, arguments) if path is not None else None
 
     @property
+    def _wanted(self) -> tuple[str, ...]:
+        """The names that it meets and that somebody asks for now."""
+        return tuple(filter(watchers.wanted, self.names))
+
+    @property
+    def fits_modes(self) -> bool:
+        """Whether it was made for the grad mode, and for those who watch, of now."""
+        return self.grad_mode is modes.grad and self.fits_watchers
+
+    @property
+    def fits_watchers(self) -> bool:
+        """Whether it was made for those who watch now."""
+        return not self.names or self._wanted() == self.watched
+
     def hits(self) -> int:
         """How many calls it has served."""
         return self.calls + self.direct_hits

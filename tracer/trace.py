@@ -95,6 +95,8 @@ class Trace:
         self.taken: set[reads.Position] = set()  # where arrays were taken in
         self.given: set[Cell] = set()  # of arguments that have a tensor of their own here
         self.detached: set[History] = set()  # made by detach()
+        self.watched: set[str] = set()  # names that watch() was given, asked for or not
+        self.hosts: list[Any] = []  # functions of callbacks, by number
         self._resolve = resolve
         self._arrays: dict[int, _CapturedArray] = {}
         self._computed: dict[History, tuple[Value, Value]] = {}  # value, and the cell's then

@@ -11,7 +11,7 @@ import functools
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any, Final
 
@@ -57,6 +57,7 @@ class CodeWalk(Walk):
         self.entries: set[tuple[int, str]] = set()
         self.classes: set[type] = set()
         self.evaluated: set[int] = set()
+        self.called_by_host: Container[int] = ()  # ids: see treadle.tracer.callback
         self.root: FunctionType | None = None  # the jitted function, where it is a function
 
     # --- functions ---------------------------------------------------------------------------
@@ -65,6 +66,8 @@ class CodeWalk(Walk):
         if root:
             self.root = fn
         home = fn.__globals__.get("__name__")
+        if id(fn) in self.called_by_host:
+            return "same"
         if not is_user_function(fn) and not root:
             self.foreign(fn, home)
             return "same"

@@ -57,6 +57,7 @@ from treadle.nn.init import manual_seed
 from treadle.runtime.threads import get_num_threads, num_threads, set_num_threads
 from treadle.tracer import api
 from treadle.tracer.api import *  # noqa: F403  the array functions
+from treadle.tracer.callback import callback
 from treadle.tracer.control import cond, map, remat, scan, switch, while_loop
 from treadle.tracer.create import tensor
 from treadle.tracer.execute import apply
@@ -80,6 +81,7 @@ from treadle.tracer.random_names import (
 )
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.traceback import open_doors as _open_doors, opened as _opened, set_traceback
+from treadle.tracer.watching import watch, watching
 
 if _TYPE_CHECKING:
     from treadle import data as data, testing as testing
@@ -132,6 +134,7 @@ __all__ = [
     "apply",
     "bernoulli",
     "bool",
+    "callback",
     "clear_cache",
     "cond",
     "disable_jit",
@@ -172,6 +175,8 @@ __all__ = [
     "uint8",
     "uint32",
     "value_and_grad",
+    "watch",
+    "watching",
     "while_loop",
 ]
 __all__ += api.__all__

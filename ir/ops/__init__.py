@@ -12,6 +12,7 @@ from treadle.ir.ops import (
     checks as checks,
     control as control,
     convolution as convolution,
+    host_calls as host_calls,
     identity as identity,
     indexing as indexing,
     kernels as kernels,

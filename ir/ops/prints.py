@@ -2,7 +2,8 @@
 
 The text is a format string whose places are all of the form `{}` or `{:spec}`, one an operand. In
 compiled code the operands become results of kind "print" (see `treadle.passes.prints`), which the
-call renders when the run is over; op by op the reference prints at once.
+call renders when the run is over, or the program calls Python; op by op the reference prints at
+once.
 """
 
 from __future__ import annotations

@@ -253,19 +253,6 @@ def test_a_failed_check_in_a_branch_is_an_error() -> None:
         f(treadle.tensor([1.0, 7.0]))
 
 
-def test_printing_in_a_compiled_body_is_refused_with_the_line() -> None:
-    def f(x: Any) -> Any:
-        def body(c: Any, row: Any) -> Any:
-            treadle.debug_print("c = {}", c)
-            return c + row, c
-
-        return treadle.scan(body, x[0], x)
-
-    (x,) = arrays((4, 3))
-    with pytest.raises(TraceError, match=rf"debug_print in the body of scan .*{HERE}"):
-        treadle.jit(f)(x)
-
-
 ONLY_CHECKS: dict[str, Callable[[Any], Any]] = {
     "scan": lambda x: treadle.scan(lambda c, row: (c, small(row.sum())), (), x),
     "map": lambda x: treadle.map(small, x[:, 0]),
