@@ -31,8 +31,8 @@ from treadle.ir.control import is_control
 from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import CompileError
 from treadle.ir.graph import Function, Instr, Loc, walk
-from treadle.ir.memory import MemoryPlan
 from treadle.ir.host import is_host_call
+from treadle.ir.memory import MemoryPlan
 from treadle.ir.regions import FLAT_LENGTH
 from treadle.ir.structure import structure
 from treadle.ir.types import TensorType
@@ -54,7 +54,6 @@ class SequentialPlan:
 
 
 @dataclass(frozen=True, slots=True)
-@dataclass(frozen=True, slots=True)
 class HostPlan:
     """A call of Python code, between kernels, on the calling thread."""
 
@@ -66,6 +65,7 @@ class HostPlan:
         return f"{self.op} of {listed}, in Python"
 
 
+@dataclass(frozen=True, slots=True)
 class TablePlan:
     """One map that runs over `count` sets of buffers, each with its own flat length.
 
@@ -279,9 +279,9 @@ def _plan_instr(instr: Instr, target: Target, tiles: set[Variant]) -> Body:
         return plan_lines(instr, target)
     if instr.op.name in ("scatter", "scatter_add", "check"):
         return SequentialPlan(instr.op.name, tuple(a.type for a in instr.args))
-    raise CompileError(f"there is no kernel for {instr.op.name}, which fusion should have wrapped")
     if is_host_call(instr):
         return HostPlan(instr.op.name, tuple(a.type for a in instr.args))
+    raise CompileError(f"there is no kernel for {instr.op.name}, which fusion should have wrapped")
 
 
 def _plan_windows(

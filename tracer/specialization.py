@@ -27,6 +27,7 @@ from treadle.tracer.guards import Match, compile_guard
 from treadle.tracer.history import History
 from treadle.tracer.items import MISSING
 from treadle.tracer.location import user_location
+from treadle.tracer.modes import modes
 from treadle.tracer.pullback import Pullback, SavedInputs
 from treadle.tracer.recorder import Binding, Recording, Source
 from treadle.tracer.signature import Facts
@@ -63,9 +64,9 @@ class Specialization:
         self.sequence = next(_sequence)
         self.reason = reason
         self.grad_mode = grad_mode
-        self.threads = threads
         self.names = tuple(sorted(recording.trace.watched))
         self.watched = self._wanted()
+        self.threads = threads
         self.match: Match = compile_guard(recording.plan)
         self.facts = facts
         self.calls = 0
@@ -80,7 +81,6 @@ class Specialization:
         path = call_path()
         self.direct = path.call(self, recording.plan, arguments) if path is not None else None
 
-    @property
     def _wanted(self) -> tuple[str, ...]:
         """The names that it meets and that somebody asks for now."""
         return tuple(filter(watchers.wanted, self.names))
@@ -95,6 +95,7 @@ class Specialization:
         """Whether it was made for those who watch now."""
         return not self.names or self._wanted() == self.watched
 
+    @property
     def hits(self) -> int:
         """How many calls it has served."""
         return self.calls + self.direct_hits
