@@ -242,7 +242,7 @@ class Module:
         if strict and (missing or unknown):
             raise KeyError(
                 f"state_dict does not fit {type(self).__name__}: "
-                f"missing {missing or 'nothing'}, unknown {unknown or 'nothing'}"
+                f"missing {_some(missing)}, unknown {_some(unknown)}"
             )
         for key in own:
             shape = _loadable(key, state_dict[key]).shape if key in state_dict else own[key].shape
@@ -313,3 +313,9 @@ def _join(path: str, name: str) -> str:
 
 def _indented(text: str) -> str:
     return text.replace("\n", "\n  ")
+
+
+def _some(names: list[str]) -> str:
+    """A list for a message: not hundreds of names."""
+    shown = ", ".join(map(repr, names[:6]))
+    return (shown or "nothing") + (f" and {len(names) - 6} more" if len(names) > 6 else "")
