@@ -28,7 +28,7 @@ from treadle.tracer.backend import CompileOptions, compiler
 from treadle.tracer.create import tensor
 from treadle.tracer.errors import located, located_errors
 from treadle.tracer.modes import modes, no_grad
-from treadle.tracer.promote import as_operand
+from treadle.tracer.promote import promote
 from treadle.tracer.shapes import set_aside
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.trace import Trace
@@ -149,7 +149,7 @@ def _function(
 ) -> Defined:
     replaced: dict[Value, Value] = {}
     for old, new in givens.items():
-        by = as_operand(new)
+        by = promote(old, new)[1]  # a number takes the dtype of what it stands for
         _check_type("a given", old, by)
         replaced[definition.value_of(old)] = definition.value_of(by)
     fetch = [(f"out{n}" if n or not single else "out", definition.value_of(x))
@@ -157,7 +157,7 @@ def _function(
     for n, (target, new) in enumerate(updates):
         if not isinstance(target, Tensor) or target.cell.home is not None or target.maps:
             raise ArgumentError("updates are for whole shared tensors, made outside of the block")
-        value = as_operand(new)
+        value = promote(target, new)[1]
         _check_type("an update", target, value)
         fetch.append((f"update{n}", definition.value_of(value)))
     whole = definition.finish(())
