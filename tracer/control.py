@@ -35,7 +35,7 @@ from treadle.tracer.history import History
 from treadle.tracer.modes import modes
 from treadle.tracer.promote import constant
 from treadle.tracer.region import RegionTrace
-from treadle.tracer.tensor import Tensor
+from treadle.tracer.tensor import Tensor, as_result_of
 from treadle.tracer.trace import Trace
 
 R = TypeVar("R")
@@ -252,7 +252,7 @@ def _without_derivative(x: Tensor) -> Tensor:
     def refuse(cts: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         raise GradientError(NO_MAX_STEPS)
 
-    found = Tensor(x.cell, x.maps, History(len(x.maps)), x.type)
+    found = as_result_of(Tensor(x.cell, x.maps, History(len(x.maps)), x.type), x)
     tape.record_saved((tape.save_edge(x),), [found], refuse)
     return found
 

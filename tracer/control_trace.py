@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from treadle.ir.control import Outs, row_type, stacked_type
+from treadle.ir.custom import followed_args
 from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import TraceError
 from treadle.ir.graph import Function, Value
@@ -24,7 +25,7 @@ from treadle.tracer.history import History
 from treadle.tracer.location import user_location
 from treadle.tracer.modes import modes
 from treadle.tracer.region import RegionTrace
-from treadle.tracer.tensor import Tensor
+from treadle.tracer.tensor import Tensor, as_result_of
 from treadle.tracer.trace import Trace
 
 _TRACINGS = 4  # of one body: each finds more state that is written, and seldom a third does
@@ -100,11 +101,11 @@ def _trace_body(trace: Trace, loop: Loop, state: Sequence[_State]) -> _Body:
     with region.entered():
         tracked = modes.grad
         carries = [
-            region.entering(c.type, name, tracked, c.requires_grad)
+            as_result_of(region.entering(c.type, name, tracked, c.requires_grad), c)
             for c, name in zip(loop.carries, loop.names, strict=True)
         ]
         rows = [
-            region.entering(row_type(x.type), name, tracked, x.requires_grad)
+            as_result_of(region.entering(row_type(x.type), name, tracked, x.requires_grad), x)
             for x, name in zip(loop.arrays, loop.row_names, strict=True)
         ]
         params = [region.content(c) for c in carries]
@@ -179,10 +180,14 @@ def _emit_loop(trace: Trace, loop: Loop, body: _Body, state: Sequence[_State]) -
     )
     _leave_state(trace, state, out.carries[len(body.params) :])
     done = trace.new(out.first) if out.first is not None else None
-    finals = [trace.new(v) for v in out.carries[: len(body.params)]]
-    return Made(
-        done, _track(trace, finals, reach), _track(trace, map(trace.new, out.arrays), reach)
-    )
+    finals = _results(trace, out.carries[: len(body.params)], body.made.carries)
+    ys = _results(trace, out.arrays, body.made.rows)
+    return Made(done, _track(trace, finals, reach), _track(trace, ys, reach))
+
+
+def _results(trace: Trace, values: Sequence[Value], inside: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors for results of a region, of the classes that they have inside."""
+    return [as_result_of(trace.new(v), x) for v, x in zip(values, inside, strict=True)]
 
 
 def _outputs(
@@ -217,7 +222,7 @@ def _followed(region: Function, moving: Iterable[Value]) -> set[Value]:
     """The values of a region that depend on `moving` in a way that a derivative would follow."""
     reached = set(moving)
     for instr in region.instrs:
-        if tape.differentiable(instr.op) and not reached.isdisjoint(instr.args):
+        if tape.differentiable(instr.op) and not reached.isdisjoint(followed_args(instr)):
             reached.update(r for r in instr.results if r.type.dtype.is_float)
     return reached
 
@@ -276,7 +281,7 @@ def trace_branches(trace: Trace, branches: Branches, index: Tensor | None) -> li
     values = _emit(trace, op, args, attrs, types, bodies, reach)
     count = len(given[0])
     _leave_state(trace, state, values[count:])
-    return _track(trace, map(trace.new, values[:count]), reach)
+    return _track(trace, _results(trace, values[:count], given[0]), reach)
 
 
 def _parameter(region: RegionTrace, value: Value) -> Value:

@@ -70,6 +70,7 @@ class FreshTensor:
     depth: int = 0
     written: Loc | None = None
     outside: int | None = None
+    kind: type[Tensor] = Tensor  # of which class
     relative: bool = False  # maps lead on from what the tensor outside shows, not its storage
 
 
@@ -278,13 +279,16 @@ class Escapes:
     def _shares(self, x: Tensor, position: int, attached: bool) -> FreshTensor:
         """`x`, which shows storage from outside; `attached`: with the history of its owner."""
         if attached:
-            return FreshTensor(-1, x.maps, x.type, x.weak, "plain", None, None, outside=position)
+            return FreshTensor(
+                -1, x.maps, x.type, x.weak, "plain", None, None, outside=position,
+                kind=x.result_class,
+            )  # fmt: skip
         role, value = self._role(x), None
         if role == "tracked":
             value = self.trace.computed_value(x.history)[0]
         return FreshTensor(
             -1, x.maps, x.type, x.weak, role, self._history(x), value, x.history.depth,
-            self.trace.written.get(x.cell), position,
+            self.trace.written.get(x.cell), position, x.result_class,
         )  # fmt: skip
 
     def _fresh(self, x: Tensor, path: str, kind: Where) -> FreshTensor:
@@ -303,7 +307,10 @@ class Escapes:
         result = self._storage(x.cell, shown, path, kind)
         written = self.trace.written.get(x.cell)
         history = self._history(x)
-        return FreshTensor(result, maps, x.type, x.weak, role, history, value, depth, written)
+        return FreshTensor(
+            result, maps, x.type, x.weak, role, history, value, depth, written,
+            kind=x.result_class,
+        )  # fmt: skip
 
     def _history(self, x: Tensor) -> int:
         return self._histories.setdefault(x.history, len(self._histories))

@@ -22,7 +22,7 @@ from treadle.tracer.errors import located
 from treadle.tracer.history import History
 from treadle.tracer.location import user_location
 from treadle.tracer.modes import modes
-from treadle.tracer.tensor import Tensor
+from treadle.tracer.tensor import Tensor, as_result_of
 from treadle.tracer.views import BroadcastMap, ReshapeMap, ViewMap
 
 Array = npt.NDArray[Any]
@@ -49,11 +49,18 @@ def apply_op(op: OpDef, operands: Sequence[Tensor], attrs: Attrs) -> tuple[Tenso
     """As `apply_multi`, with the attributes as an object."""
     try:
         if modes.trace is not None:
-            return modes.trace.apply(op, operands, attrs)
-        return _run(op, operands, attrs)
+            results = modes.trace.apply(op, operands, attrs)
+        else:
+            results = _run(op, operands, attrs)
     except TreadleError as error:
         located(error)
         raise
+    for x in operands:
+        if x.result_class is not Tensor:
+            for result in results:
+                result.__class__ = x.result_class
+            break
+    return results
 
 
 def _run(op: OpDef, operands: Sequence[Tensor], attrs: Attrs) -> tuple[Tensor, ...]:
@@ -107,7 +114,7 @@ def _view(x: Tensor, maps: tuple[ViewMap, ...]) -> Tensor:
     if x.requires_grad and not modes.grad:
         history = History(len(x.maps))
         history.frozen = True
-    shown = Tensor(x.cell, x.maps + maps, history, type)
+    shown = as_result_of(Tensor(x.cell, x.maps + maps, history, type), x)
     if modes.trace is not None:
         modes.trace.show(shown)  # at the line that made the view
     return shown

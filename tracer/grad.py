@@ -26,7 +26,7 @@ from treadle.tracer.errors import located, located_errors
 from treadle.tracer.history import History, leaves_of
 from treadle.tracer.modes import enable_grad, modes, no_grad
 from treadle.tracer.promote import as_operand, number_of, weak_constant
-from treadle.tracer.tensor import Tensor
+from treadle.tracer.tensor import Tensor, as_result_of
 from treadle.tracer.trace import Trace, reached_from
 from treadle.tracer.traceback import leaving
 
@@ -208,7 +208,8 @@ class _Eager:
         for x in tensors:
             parent = tape.edge_of(x) if self.recorded else None
             history = History.of_variable(len(x.maps), parent)
-            self.variables.append(Tensor(x.cell, x.maps, history, x.type, x.weak))
+            variable = Tensor(x.cell, x.maps, history, x.type, x.weak)
+            self.variables.append(as_result_of(variable, x))
         self.own = {v.history for v in self.variables}
 
     def gradients(self, value: Tensor) -> list[Tensor]:
@@ -220,7 +221,8 @@ class _Eager:
         grads = []
         for variable, ct in zip(self.variables, found, strict=True):
             shown = _zeros(variable) if ct is None else ct
-            grads.append(Tensor(shown.cell, shown.maps, shown.history, shown.type, variable.weak))
+            grad = Tensor(shown.cell, shown.maps, shown.history, shown.type, variable.weak)
+            grads.append(as_result_of(grad, variable))
         return grads
 
     def close(self) -> None:
@@ -269,7 +271,7 @@ class _Traced:
         for (i, _), ct in zip(asked, found, strict=True):
             grads[i] = self._sum(grads[i], ct, alive, self.variables[i].weak)
         return [
-            self._zeros(v) if ct is None else ct
+            as_result_of(self._zeros(v) if ct is None else ct, v)
             for v, ct in zip(self.variables, grads, strict=True)
         ]
 

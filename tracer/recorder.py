@@ -32,7 +32,7 @@ from treadle.tracer.randomness import RandomState
 from treadle.tracer.reads import only_read_by_trace
 from treadle.tracer.recipes import Recipe
 from treadle.tracer.signature import Parameters
-from treadle.tracer.tensor import Tensor
+from treadle.tracer.tensor import Tensor, as_result_of
 from treadle.tracer.trace import Trace, reached_from
 from treadle.tracer.walk import instance_dict
 
@@ -228,6 +228,7 @@ class _Recorder:
         elif not self.whole and self.stands_alone(value, users):
             value.array()  # raises where it leaked out of another trace
             tensor, kind = trace.arg(value.type, item.path, weak=value.weak), "view"
+            as_result_of(tensor, value)
         else:
             value.array()
             tensor, kind = trace.bind(value, item.path), "cell"

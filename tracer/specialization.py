@@ -209,7 +209,7 @@ class Specialization:
         made: list[Tensor] = []
         for spec in self.fresh:
             if spec.outside is not None:
-                made.append(_view_of(found[spec.outside], spec, histories))
+                made.append(_of_kind(_view_of(found[spec.outside], spec, histories), spec))
                 continue
             assert spec.history is not None
             cell = cells.get(spec.result)
@@ -219,8 +219,14 @@ class Specialization:
             if history is None:
                 history = histories[spec.history] = History(spec.depth)
                 history.requires_grad = spec.role == "leaf"
-            made.append(Tensor(cell, spec.maps, history, spec.type, spec.weak))
+            made.append(_of_kind(Tensor(cell, spec.maps, history, spec.type, spec.weak), spec))
         return made
+
+
+def _of_kind(made: Tensor, spec: FreshTensor) -> Tensor:
+    if spec.kind is not Tensor:
+        made.__class__ = spec.kind
+    return made
 
 
 def _array_of(source: Source, value: Any) -> Array:

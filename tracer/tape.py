@@ -24,7 +24,7 @@ from treadle.tracer.cell import Cell
 from treadle.tracer.history import AnyNode, Edge, History, Node, Pull, Saved, parents
 from treadle.tracer.location import user_location
 from treadle.tracer.modes import enable_grad, no_grad
-from treadle.tracer.tensor import Tensor
+from treadle.tracer.tensor import Tensor, as_result_of
 
 # --- recording -------------------------------------------------------------------------------
 
@@ -369,7 +369,7 @@ def backward(x: Tensor, gradient: Tensor | None, retain_graph: bool) -> None:
                 continue
             have = leaf.grad
             total = ct if have is None else walk.ops.force(walk.ops.add(have, ct))
-            leaf.grad = _unshared(total, walk.ops.fresh)
+            leaf.grad = as_result_of(_unshared(total, walk.ops.fresh), x)
 
 
 def check_root(x: Tensor, gradient: Tensor | None) -> None:

@@ -8,7 +8,7 @@ storage it shows, and how), and a history (where its values come from). What it 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,8 @@ Array = npt.NDArray[Any]
 
 
 class Tensor(Operators, Methods):
-    """An n-dimensional array of one dtype; make one with `treadle.tensor(data)`.
+    """An n-dimensional array of one dtype. `Tensor(data, dtype=None, requires_grad=False)` is
+    `treadle.tensor`: a new tensor with a copy of the data.
 
     Basic indexing, `reshape`, `permute_dims` and the like give views: writes through a view are
     seen by its base and by every other view. `==` compares elements; tensors hash by identity.
@@ -43,15 +44,24 @@ class Tensor(Operators, Methods):
     weak: bool  # stands for a Python float: takes the dtype of the tensor beside it
     shown_edge: tuple[Edge, Edge] | None
 
+    # The class of what is computed from tensors of this class: a facade's own, and for all others
+    # `Tensor` (a Parameter plus one is no Parameter). See docs/decisions/0032.
+    result_class: ClassVar[type[Tensor]]
+
     def __init__(
         self,
-        cell: Cell,
-        maps: Maps = (),
+        cell: Any,
+        maps: Any = (),
         history: History | None = None,
         type: TensorType | None = None,
         weak: bool = False,
+        dtype: object = None,
+        requires_grad: bool = False,
     ) -> None:
-        """Internal; `treadle.tensor` makes tensors from data."""
+        """Internal where it is given a cell."""
+        if not isinstance(cell, Cell):
+            self._copy_of(cell, maps if dtype is None and maps != () else dtype, requires_grad)
+            return
         self.cell = cell
         self.maps = maps
         self.history = History() if history is None else history
@@ -59,6 +69,13 @@ class Tensor(Operators, Methods):
         self.weak = weak
         self.shown_edge = None
         self._shown: tuple[Array, Array] | None = None
+
+    def _copy_of(self, data: Any, dtype: object, requires_grad: bool) -> None:
+        """What `treadle.tensor` makes of `data`."""
+        from treadle.tracer.create import tensor  # it builds on this module
+
+        made = tensor(data, dtype, requires_grad)
+        Tensor.__init__(self, made.cell, made.maps, made.history, made.type, made.weak)
 
     def array(self) -> Array:
         """The NumPy view of an eager tensor's storage. Internal: it may be written by others.
@@ -321,7 +338,18 @@ class Tensor(Operators, Methods):
         history = History(len(self.maps))
         if modes.trace is not None:
             modes.trace.detached.add(history)
-        return Tensor(self.cell, self.maps, history, self.type, self.weak)
+        found = Tensor(self.cell, self.maps, history, self.type, self.weak)
+        return as_result_of(found, self)
+
+
+Tensor.result_class = Tensor
+
+
+def as_result_of(made: Tensor, x: Tensor) -> Tensor:
+    """`made`, a tensor that nobody else has yet, as what is computed from `x`."""
+    if x.result_class is not Tensor:
+        made.__class__ = x.result_class
+    return made
 
 
 def _restore(cls: type[Tensor], array: Array, requires_grad: bool) -> Tensor:

@@ -32,7 +32,7 @@ from treadle.tracer.execute import is_weak
 from treadle.tracer.history import History
 from treadle.tracer.location import user_location
 from treadle.tracer.modes import modes, no_grad
-from treadle.tracer.tensor import Tensor
+from treadle.tracer.tensor import Tensor, as_result_of
 from treadle.tracer.views import Maps
 
 Array = npt.NDArray[Any]
@@ -357,7 +357,7 @@ class Trace:
         with no_grad():
             values = self.gradient(root, ct, [v for _, _, v in found])
             for (history, _, _), value in zip(found, values, strict=True):
-                have, more = self.grad_of(history), self.new(value)
+                have, more = self.grad_of(history), as_result_of(self.new(value), x)
                 self.grads[history] = more if have is None else have + more
 
     def is_spent(self, reached: Collection[Value]) -> bool:
@@ -395,7 +395,7 @@ class Trace:
         else:
             raw = self._operand(x.detach(), tracked=True)
         history = History.of_variable(len(x.maps), None)
-        found = Tensor(x.cell, x.maps, history, x.type, x.weak)
+        found = as_result_of(Tensor(x.cell, x.maps, history, x.type, x.weak), x)
         self._add_variable(found, raw)
         return found
 
