@@ -137,6 +137,11 @@ class Function:
 
         return print_function(self)
 
+    def _repr_html_(self) -> str:
+        from treadle.ir.notebook import function_html
+
+        return function_html(self)
+
 
 def uses(fn: Function) -> dict[Value, list[Instr]]:
     """For each value, the instructions of `fn` (not of nested regions) that take it, in order.

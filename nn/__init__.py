@@ -3,6 +3,9 @@
 Names, arguments, defaults and `state_dict` keys are PyTorch's.
 """
 
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING, Any as _Any
+
 from treadle.nn import functional, init, utils
 from treadle.nn.activation import (
     CELU,
@@ -75,6 +78,20 @@ from treadle.nn.summary import summary
 from treadle.nn.training import accuracy, evaluate, fit, predict
 from treadle.nn.transformer import TransformerEncoder, TransformerEncoderLayer
 
+if _TYPE_CHECKING:
+    from treadle.nn.recipe import check as check
+    from treadle.nn.tensorboard import TensorBoard as TensorBoard
+
+# Where what few programs need is found when it is first used.
+_LATE = {"TensorBoard": "treadle.nn.tensorboard", "check": "treadle.nn.recipe"}
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _LATE:
+        return getattr(_import_module(_LATE[name]), name)
+    raise AttributeError(f"module 'treadle.nn' has no attribute {name!r}")
+
+
 __all__ = [
     "CELU",
     "ELU",
@@ -142,10 +159,12 @@ __all__ = [
     "Softsign",
     "Tanh",
     "Tanhshrink",
+    "TensorBoard",
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "Unflatten",
     "accuracy",
+    "check",
     "evaluate",
     "fit",
     "functional",

@@ -278,6 +278,11 @@ class Module:
         lines = [inside] if inside else []
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines + children) + "\n)"
 
+    def _repr_html_(self) -> str:
+        from treadle.nn.notebook import module_html
+
+        return module_html(self)
+
 
 def clear_grad(param: Tensor, set_to_none: bool) -> None:
     """Forget the gradient of `param`, or set it to zero."""

@@ -214,6 +214,11 @@ class Tensor(Operators, Methods):
 
         return show(self)
 
+    def _repr_html_(self) -> str:
+        from treadle.tracer.notebook import tensor_html
+
+        return tensor_html(self)
+
     def __format__(self, spec: str) -> str:
         """A format for numbers applies to a single known element."""
         if spec and self.size == 1 and not self.is_traced:

@@ -63,6 +63,9 @@ class Graph:
     def __str__(self) -> str:
         return print_function(self.function)
 
+    def _repr_html_(self) -> str:
+        return self.function._repr_html_()
+
     @property
     def outputs(self) -> list[str]:
         """The names of the program's results."""
