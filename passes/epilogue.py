@@ -190,6 +190,18 @@ class _Walk:
         twice = [s for s in slices if not inside.issuperset(self.users[s.result])]
         return len(twice) > MAX_CHEAP or any(s.op.has(Trait.EXPENSIVE) for s in twice)
 
+    def _is_read_by_kernel(self, value: Value) -> bool:
+        """Does a kernel that is no loop of elements, such as another product, read it?"""
+        work, seen = [value], {value}
+        while work:
+            for user in self.users.get(work.pop(), ()):
+                if not _is_map_or_view(user):
+                    return True
+                if user.op.name == "reshape" and user.result not in seen:
+                    seen.add(user.result)
+                    work.append(user.result)
+        return False
+
     def _early(self, value: Value, product: Value, at: int) -> Value | None:
         """`value`, or what it is a view of, that is there before the contraction at `at`."""
         while self.place.get(value, -1) > at:
@@ -220,6 +232,8 @@ class _Walk:
             return True  # there is no other way
         if maker.op.name != "broadcast_to" and _is_between(maker.result, found.product):
             return False  # computed once for each of its elements, not for each of the product's
+        if self._is_read_by_kernel(maker.result):
+            return False  # it is in memory anyway
         if all(u is user for u in self.users[maker.result]):
             return maker.result not in self.outputs
         if maker.op.has(Trait.EXPENSIVE):

@@ -11,6 +11,17 @@ Threads share the elements that a kernel keeps, so a kernel that keeps a few run
 partial results give the others something to do. Their number depends on the shape alone, so the
 order of the additions does. An elementwise chain over whole arrays that only the reduction reads
 is computed under the new shape; anything else that would have to be stored first is left alone.
+
+A reduction over the first axis and the last ones, of a channel over images and their pixels, goes
+plane by plane first, whatever else its loop does:
+
+    %1: f32[1, 32, 1, 1] = sum(%0, axes=(0, 2, 3), keepdims=True)      %0: f32[16, 32, 64, 64]
+      ->
+    %1: f32[16, 32, 1, 1] = sum(%0, axes=(2, 3), keepdims=True)
+    %2: f32[1, 32, 1, 1] = sum(%1, axes=(0,), keepdims=True)
+
+Memory is read in order, and a loop that stores its elements too, after it has summed them, finds
+the plane in the nearest cache, where it would not find all planes of a channel.
 """
 
 from __future__ import annotations
@@ -28,11 +39,13 @@ from treadle.passes.fuse_shapes import is_fusible
 PARTS: Final = 16  # partial results: threads that can share the work, additions more in a row
 LARGE: Final = 1 << 18  # elements that are worth a second kernel
 FEW: Final = 64  # elements of the result: with more of them there are tiles enough
+PLANE: Final = 256  # elements of a plane that are worth a result of their own
 _CHAIN_LIMIT: Final = 16  # instructions
 
 
 def run(fn: Function) -> Function:
     """`fn`, whose reductions keep their axes, with the large ones to a few elements split."""
+    fn = _by_planes(fn)
     large = [i for i in fn.instrs if _is_large(i)]
     if not large:
         return fn
@@ -47,6 +60,37 @@ def run(fn: Function) -> Function:
         with copier.builder.at(instr.loc):
             copier.replace(instr.result, _split(copier, instr, chain))
     return copier.finish()
+
+
+def _by_planes(fn: Function) -> Function:
+    """`fn` with the reductions of channels over images as such of planes, then of these."""
+    copier = Copier(fn)
+    for instr in fn.instrs:
+        inner = _plane_axes(instr)
+        if not inner:
+            copier.keep(instr)
+            continue
+        b, name = copier.builder, instr.op.name
+        outer = tuple(a for a in _attrs(instr).axes if a not in inner)
+        with b.at(instr.loc):
+            plane = b.call(name, copier.of(instr.args[0]), axes=inner, keepdims=True)
+            copier.replace(instr.result, b.call(name, plane, axes=outer, keepdims=True))
+    return copier.finish()
+
+
+def _plane_axes(instr: Instr) -> tuple[int, ...]:
+    """The last axes, where it reduces these and others with a kept one between; none where there
+    is little to gain."""
+    if not isinstance(instr.op.lower, Reduce) or not instr.args[0].type.is_static:
+        return ()
+    attrs, shape = _attrs(instr), instr.args[0].type.static_shape
+    kept = [a for a, size in enumerate(shape) if a not in attrs.axes and size != 1]
+    if not attrs.keepdims or not kept:
+        return ()
+    inner = tuple(a for a in attrs.axes if a > kept[-1])
+    before = prod(shape[a] for a in attrs.axes if a not in inner)
+    wide = prod(shape[a] for a in inner)
+    return inner if before > 1 and wide >= PLANE and prod(shape) >= LARGE else ()
 
 
 def _is_large(instr: Instr) -> bool:

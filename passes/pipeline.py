@@ -14,6 +14,7 @@ from treadle.passes import (
     fuse,
     lookups,
     loops,
+    pools,
     prints,
     stabilize,
     updates,
@@ -27,8 +28,10 @@ PIPELINE: tuple[Pass, ...] = (
     attention.RECOGNIZE,  # behind stabilize, which makes the softmax; before its gradient is made
     loops.EARLY,  # before autodiff: the derivative of what leaves a loop is outside of it as well
     lookups.PASS,  # behind early_loops, which brings the products out; before autodiff, as these
+    pools.EARLY,  # before autodiff: the backward pass needs a mask of the pooled size alone
     autodiff.PASS,  # on whole composites: their own derivatives are shorter and more exact
     attention.CLAIM,  # before expand, which would write the matrix of scores out
+    pools.PASS,  # before expand, which writes a pool's gradient out
     convolution.PASS,  # before expand too, which makes a product of each tap
     expand.PASS,  # what no rule has claimed becomes primitive ops
     canonicalize.PASS,  # one form for one thing, so that fold, cse and fuse see less

@@ -54,12 +54,17 @@ class Recompute:
     @property
     def operations(self) -> int:
         """Instructions that each element takes in each consumer."""
-        return sum(i.op.name != "broadcast_to" for i in self.makers)
+        return len(self._computing)
+
+    @property
+    def _computing(self) -> list[Instr]:
+        return [i for i in self.makers if i.op.name != "broadcast_to"]
 
     @property
     def effort(self) -> float:
         """The instructions' cost in bytes of traffic."""
-        return OPERATION * bytes_of(self.value.type) * self.operations * self.consumers
+        made = sum(bytes_of(i.results[0].type) for i in self._computing)
+        return OPERATION * made * self.consumers
 
     @property
     def against(self) -> str | None:

@@ -43,7 +43,7 @@ RELU = register(
         maths="y = x for x > 0, else 0; NaN stays; the derivative at 0 is 0",
         infer=elementwise_rule("relu", 1, NUMBERS),
         ref=lambda a, x: np.where(x <= 0, np.zeros((), x.dtype), x),
-        vjp=lambda o, a, args, outs, cts: (o.where(o.gt(args[0], 0), cts[0], 0),),
+        vjp=lambda o, a, args, outs, cts: (o.where(o.gt(outs[0], 0), cts[0], 0),),
         lower=Scalar(_lower_relu),
         traits=frozenset({Trait.ELEMENTWISE, Trait.MONOTONE}),
         samples=joined(float_unary(0.1, 3, ulps=0), any_unary(INTEGER_SAMPLES)),

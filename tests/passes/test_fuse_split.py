@@ -47,11 +47,32 @@ def test_what_gains_nothing_stays_whole(was: str, becomes: str) -> None:
     assert fuse_split.run(fn) is fn
 
 
+CHANNELS = """func @f(%0: f32[16, 32, 64, 64] "x") {
+  %1: f32[16, 32, 64, 64] = mul(%0, %0)
+  %2: f32[1, 32, 1, 1] = sum(%1, axes=(0, 2, 3), keepdims=True)
+  return %1 "square", %2 "out"
+}
+"""
+
+
+def test_a_sum_of_channels_goes_plane_by_plane() -> None:
+    found = str(fuse_split.run(_of(CHANNELS)))
+    assert "f32[16, 32, 1, 1] = sum(%1, axes=(2, 3), keepdims=True)" in found
+    assert "f32[1, 32, 1, 1] = sum(%2, axes=(0,), keepdims=True)" in found
+
+
+@pytest.mark.parametrize(("was", "becomes"), [("64, 64", "15, 17"), ("16, 32, 64", "1, 32, 64")])
+def test_small_planes_and_single_images_stay_whole(was: str, becomes: str) -> None:
+    fn = _of(CHANNELS.replace(was, becomes))
+    assert fuse_split.run(fn) is fn
+
+
 PROGRAMS: list[Callable[[Any], Any]] = [
     treadle.sum,
     treadle.max,
     lambda x: treadle.mean((x - 1) * (x - 1)),
     lambda x: treadle.sum(treadle.reshape(x, (-1, 8)), axis=0),
+    lambda x: treadle.sum(treadle.reshape(x, (32, 8, -1)) ** 2, axis=(0, 2)),
 ]
 
 

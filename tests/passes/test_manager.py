@@ -40,9 +40,9 @@ func @f(%0: f32[4, 8] "x") {
 def test_the_passes_stand_in_the_order_of_the_documentation() -> None:
     names = [p.name for p in PIPELINE]
     assert names == [
-        "early_cse", "outline", "stabilize", "attention", "early_loops", "lookups", "autodiff",
-        "claim", "convolution", "expand", "canonicalize", "fold", "cse", "dce", "loops", "prints",
-        "fuse",
+        "early_cse", "outline", "stabilize", "attention", "early_loops", "lookups",
+        "early_pools", "autodiff", "claim", "pools", "convolution", "expand", "canonicalize",
+        "fold", "cse", "dce", "loops", "prints", "fuse",
     ]  # fmt: skip
 
 
