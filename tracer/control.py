@@ -65,7 +65,7 @@ def scan(
 
     Raises ShapeError or DTypeError for a carry that changes, naming it, and for xs that do not fit.
     """
-    carry, rows = Carry("scan", f, init), Rows("scan", xs, length)
+    carry, rows = Carry("scan", f, init, 2), Rows("scan", xs, length)
     if type(reverse) is not bool or type(remat) is not bool:
         raise ArgumentError(f"reverse and remat must be bools, found {reverse!r} and {remat!r}")
 
@@ -88,7 +88,7 @@ def scan(
 @array_function
 def map(f: Callable[[Any], Any], xs: Any) -> Any:
     """`f(x)` for each row x of `xs`, stacked: `scan` without a carry."""
-    check_function("map", f)
+    check_function("map", f, 1)
 
     def step(carry: tuple[()], x: Any) -> tuple[tuple[()], Any]:
         return carry, f(x)
@@ -204,8 +204,8 @@ def while_loop(
     """
     if max_steps is not None and (type(max_steps) is not int or max_steps < 0):
         raise ArgumentError(f"max_steps must be an int of at least 0 or None, found {max_steps!r}")
-    check_function("while_loop's cond", cond)
-    carry = Carry("while_loop", body, init)
+    check_function("while_loop's cond", cond, 1)
+    carry = Carry("while_loop", body, init, 1)
 
     def goes_on(carried: list[Tensor]) -> Tensor:
         return as_predicate(cond(carry.tree(carried)), "while_loop's condition")
@@ -276,8 +276,8 @@ def cond(pred: Any, true_fn: Callable[..., R], false_fn: Callable[..., R], *oper
 
     Raises ShapeError or DTypeError where the branches' results differ.
     """
-    check_function("cond's true_fn", true_fn)
-    check_function("cond's false_fn", false_fn)
+    check_function("cond's true_fn", true_fn, len(operands))
+    check_function("cond's false_fn", false_fn, len(operands))
     if isinstance(pred, (bool, np.bool_)):
         return true_fn(*operands) if pred else false_fn(*operands)
     found = as_predicate(pred, "cond's condition")
@@ -302,7 +302,7 @@ def switch(index: Any, branches: Sequence[Callable[..., R]], *operands: Any) -> 
     if not functions:
         raise ArgumentError("switch needs at least one branch")
     for n, function in enumerate(functions):
-        check_function(f"switch's branch {n}", function)
+        check_function(f"switch's branch {n}", function, len(operands))
     if isinstance(index, (int, np.integer)) and not isinstance(index, bool):
         return functions[min(max(int(index), 0), len(functions) - 1)](*operands)
     if not isinstance(index, Tensor) or not index.dtype.is_integer:

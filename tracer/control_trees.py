@@ -42,18 +42,32 @@ def defined_at(fn: Callable[..., Any]) -> str:
     return f" ({Path(code.co_filename).name}:{code.co_firstlineno})" if code is not None else ""
 
 
-def check_function(what: str, fn: object) -> None:
-    """Raises DTypeError unless `fn` can be called."""
+def check_function(what: str, fn: object, arguments: int | None = None) -> None:
+    """Raises DTypeError unless `fn` can be called, ArgumentError unless it takes that many
+    arguments by position (where the number is given and Python knows what `fn` takes)."""
     if not callable(fn):
         shown = str(fn.type) if isinstance(fn, Tensor) else f"{fn!r:.60}"
         raise DTypeError(f"{what} expects a function, found {type(fn).__name__} {shown}")
+    if arguments is None:
+        return
+    try:
+        signature = inspect.signature(fn, follow_wrapped=False)
+    except (TypeError, ValueError):  # of a builtin
+        return
+    try:
+        signature.bind(*range(arguments))
+    except TypeError:
+        counted = f"{arguments} argument{'' if arguments == 1 else 's'}"
+        raise ArgumentError(
+            f"{what}: its function{defined_at(fn)} is called with {counted}, it takes {signature}"
+        ) from None
 
 
 class Carry:
     """What a step hands to the next: `leaves`, their `names`, and how a tree is made of them."""
 
-    def __init__(self, what: str, fn: Callable[..., Any], init: Any) -> None:
-        check_function(what, fn)
+    def __init__(self, what: str, fn: Callable[..., Any], init: Any, arguments: int) -> None:
+        check_function(what, fn, arguments)
         self.what = what
         self.defined = defined_at(fn)
         self.leaves, self._tree = tree_of(init, f"{what}'s init holds")

@@ -283,3 +283,23 @@ def test_a_loop_or_branch_that_does_nothing_but_check_runs(name: str, how: str) 
     run(x, w)
     with pytest.raises(treadle.CheckError, match=rf"small.*{HERE}"):
         run(x * 6.0, w)
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (lambda x: treadle.scan(lambda c: (c, c), x, x), r"scan: .*2 arguments, it takes \(c\)"),
+        (lambda x: treadle.map(lambda: x, x), r"map: .*1 argument, it takes \(\)"),
+        (
+            lambda x: treadle.while_loop(lambda: 1, lambda c: c, x),
+            r"while_loop's cond: .*takes \(\)",
+        ),
+        (lambda x: treadle.while_loop(lambda c: c, lambda c, d: c, x), r"takes \(c, d\)"),
+        (lambda x: treadle.cond(x.sum() > 0, lambda: x, lambda y: x), "cond's false_fn: .*0 arg"),
+        (lambda x: treadle.switch(0, [lambda: x], x), "switch's branch 0: .*1 argument"),
+    ],
+)
+def test_a_body_that_takes_other_arguments_is_told(run: Any, message: str) -> None:
+    for how in (run, treadle.jit(run)):
+        with pytest.raises(treadle.ArgumentError, match=rf"{message}.*{HERE}"):
+            how(treadle.ones((3, 3)))

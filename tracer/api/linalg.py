@@ -137,11 +137,17 @@ def _product(sizes: Sequence[int]) -> int:
 @array_function
 def dot(x1: Operand, x2: Operand, /) -> Tensor:
     """NumPy's dot: products with a scalar, else the sum of products over the last axis of x1 and
-    the last but one of x2 (its only one where x2 is 1-D)."""
+    the last but one of x2 (its only one where x2 is 1-D). Raises ShapeError where they differ."""
     x, y = promote(x1, x2)
     if x.ndim == 0 or y.ndim == 0:
         return apply("mul", x, y)
-    return tensordot(x, y, axes=([-1], [-1 if y.ndim == 1 else -2]))
+    pair = -1, -1 if y.ndim == 1 else -2
+    if x.shape[pair[0]] != y.shape[pair[1]]:
+        raise ShapeError(
+            f"dot: the last axis of {shape_text(x.shape)} and axis {pair[1]} of "
+            f"{shape_text(y.shape)} must be of one size"
+        )
+    return tensordot(x, y, axes=([pair[0]], [pair[1]]))
 
 
 @array_function
