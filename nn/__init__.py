@@ -33,7 +33,7 @@ from treadle.nn.activation import (
     Tanhshrink,
 )
 from treadle.nn.attention import MultiheadAttention
-from treadle.nn.containers import ModuleList, Sequential
+from treadle.nn.containers import ModuleDict, ModuleList, Sequential
 from treadle.nn.convolution import (
     Conv1d,
     Conv2d,
@@ -41,6 +41,8 @@ from treadle.nn.convolution import (
     ConvTranspose2d,
     LazyConv1d,
     LazyConv2d,
+    LazyConvTranspose1d,
+    LazyConvTranspose2d,
 )
 from treadle.nn.dropout import Dropout
 from treadle.nn.embedding import Embedding
@@ -52,6 +54,7 @@ from treadle.nn.loss import (
     CosineEmbeddingLoss,
     CosineSimilarity,
     CrossEntropyLoss,
+    CTCLoss,
     HuberLoss,
     KLDivLoss,
     L1Loss,
@@ -60,12 +63,21 @@ from treadle.nn.loss import (
     SmoothL1Loss,
 )
 from treadle.nn.module import Module
-from treadle.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
+from treadle.nn.normalization import (
+    BatchNorm1d,
+    BatchNorm2d,
+    GroupNorm,
+    LayerNorm,
+    LazyBatchNorm1d,
+    LazyBatchNorm2d,
+    RMSNorm,
+)
 from treadle.nn.parameter import Parameter
 from treadle.nn.plotting import plot_history
 from treadle.nn.pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
+    AdaptiveMaxPool1d,
     AdaptiveMaxPool2d,
     AvgPool1d,
     AvgPool2d,
@@ -73,7 +85,7 @@ from treadle.nn.pooling import (
     MaxPool2d,
 )
 from treadle.nn.recurrent import GRU, LSTM, RNN
-from treadle.nn.shape import Flatten, Identity, Unflatten
+from treadle.nn.shape import Flatten, Identity, Unflatten, Upsample
 from treadle.nn.summary import summary
 from treadle.nn.training import accuracy, evaluate, fit, predict
 from treadle.nn.transformer import TransformerEncoder, TransformerEncoderLayer
@@ -103,6 +115,7 @@ __all__ = [
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AvgPool1d",
     "AvgPool2d",
@@ -110,6 +123,7 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "CTCLoss",
     "Conv1d",
     "Conv2d",
     "ConvTranspose1d",
@@ -129,8 +143,12 @@ __all__ = [
     "KLDivLoss",
     "L1Loss",
     "LayerNorm",
+    "LazyBatchNorm1d",
+    "LazyBatchNorm2d",
     "LazyConv1d",
     "LazyConv2d",
+    "LazyConvTranspose1d",
+    "LazyConvTranspose2d",
     "LazyLinear",
     "LeakyReLU",
     "Linear",
@@ -141,6 +159,7 @@ __all__ = [
     "MaxPool2d",
     "Mish",
     "Module",
+    "ModuleDict",
     "ModuleList",
     "MultiheadAttention",
     "NLLLoss",
@@ -163,6 +182,7 @@ __all__ = [
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "Unflatten",
+    "Upsample",
     "accuracy",
     "check",
     "evaluate",

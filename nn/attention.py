@@ -11,8 +11,9 @@ from treadle.nn.linear import Linear
 from treadle.nn.module import Module
 from treadle.nn.parameter import Parameter
 from treadle.tracer import api
-from treadle.tracer.errors import located
+from treadle.tracer.errors import located, located_errors
 from treadle.tracer.promote import as_tensor
+from treadle.tracer.random_draws import checked_probability
 from treadle.tracer.tensor import Tensor
 
 
@@ -21,8 +22,10 @@ class MultiheadAttention(Module):
 
     Masks are PyTorch's for this layer: True where a key does NOT take part, or floats that are
     added. `kdim` and `vdim`: the features of keys and values where they are not `embed_dim`.
+    `dropout` leaves out weights in training mode.
 
-    Raises ArgumentError where `num_heads` does not divide `embed_dim`.
+    Raises ArgumentError where `num_heads` does not divide `embed_dim`, or for a dropout that is not
+    from 0 to 1.
     """
 
     in_proj_weight: Parameter | None
@@ -42,6 +45,8 @@ class MultiheadAttention(Module):
         super().__init__()
         if num_heads < 1 or embed_dim % num_heads:
             raise located(ArgumentError(f"num_heads {num_heads} must divide embed_dim {embed_dim}"))
+        with located_errors():
+            checked_probability(dropout)
         self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, dropout
         self.batch_first = batch_first
         self.kdim, self.vdim = kdim or embed_dim, vdim or embed_dim
@@ -105,17 +110,18 @@ class MultiheadAttention(Module):
         q, k, v = self._projected(q, k, v)
         mask = self._mask(q, k, key_padding_mask, attn_mask)
         weights: Tensor | None = None
-        if need_weights or (self.training and self.dropout):
+        if need_weights:
             mixed, weights = self._with_weights(q, k, v, mask)
         else:
-            mixed = functional.scaled_dot_product_attention(q, k, v, mask)
+            left_out = self.dropout if self.training else 0.0
+            mixed = functional.scaled_dot_product_attention(q, k, v, mask, left_out)
         joined = api.swapaxes(mixed, 1, 2).reshape((*_rows(q), self.embed_dim))
         result = self.out_proj(joined)
         if alone:
             result = result[0]
         elif not self.batch_first:
             result = api.swapaxes(result, 0, 1)
-        if not need_weights or weights is None:
+        if weights is None:
             return result, None
         shown = api.mean(weights, axis=1) if average_attn_weights else weights
         return result, shown[0] if alone else shown

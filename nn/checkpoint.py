@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from treadle.ir.errors import ShapeError
+from treadle.ir.errors import DTypeError, ShapeError
 from treadle.nn import init
 from treadle.nn.module import Module
 from treadle.nn.optim.optimizer import Optimizer
@@ -80,8 +80,8 @@ def load_checkpoint(
 
     Everything is checked before anything is changed. Raises FileNotFoundError; CheckpointError,
     which names the file, where it is damaged or lacks a part that is asked for; KeyError for keys
-    of the model that are missing or unknown; ShapeError for a wrong shape; ArgumentError where the
-    optimiser's groups differ.
+    of the model that are missing or unknown; ShapeError for a wrong shape; DTypeError for floats
+    where integers are; ArgumentError where the optimiser's groups differ.
     """
     path = Path(path)
     with located_errors():
@@ -144,7 +144,7 @@ def _check_weights(path: Path, model: Module, weights: Mapping[str, Array], stri
     """As `Module.load_state_dict` does, before the optimiser's state is looked at."""
     try:
         model.check_state_dict(weights, strict)
-    except (KeyError, ShapeError) as error:
+    except (KeyError, ShapeError, DTypeError) as error:
         error.add_note(f"while {path} was loaded")
         raise
 

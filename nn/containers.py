@@ -1,11 +1,11 @@
-"""Modules that hold modules: Sequential, ModuleList."""
+"""Modules that hold modules: Sequential, ModuleList, ModuleDict."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
-from treadle.ir.errors import DTypeError
+from treadle.ir.errors import ArgumentError, DTypeError
 from treadle.nn.module import Module
 from treadle.tracer.errors import located
 
@@ -66,3 +66,52 @@ class ModuleList(_Numbered):
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         super().__init__(modules)
+
+
+class ModuleDict(Module):
+    """Modules by name, in the order in which they came, for a `forward` of your own.
+
+    Raises DTypeError for what is no module, ArgumentError for a name that is one of this class's
+    own attributes.
+    """
+
+    def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
+        super().__init__()
+        self.update(modules or {})
+
+    def update(self, modules: Mapping[str, Module]) -> None:
+        """Add these, or put them in the place of those with their names."""
+        for name, module in modules.items():
+            self[name] = module
+
+    def __setitem__(self, name: str, module: Module) -> None:
+        if not isinstance(module, Module):
+            raise located(DTypeError(f"ModuleDict holds modules, found {type(module).__name__}"))
+        if not isinstance(name, str) or not name or "." in name or hasattr(type(self), name):
+            raise located(ArgumentError(f"{name!r} cannot be the name of a module"))
+        setattr(self, name, module)
+
+    def __getitem__(self, name: str) -> Any:
+        return dict(self.items())[name]
+
+    def __delitem__(self, name: str) -> None:
+        self[name]
+        delattr(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in dict(self.items())
+
+    def __len__(self) -> int:
+        return len(self.items())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def items(self) -> list[tuple[str, Module]]:
+        return self._members(Module)
+
+    def keys(self) -> list[str]:
+        return [name for name, _ in self.items()]
+
+    def values(self) -> list[Module]:
+        return [module for _, module in self.items()]

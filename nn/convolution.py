@@ -243,3 +243,17 @@ class LazyConv2d(Conv2d):
 
     def __init__(self, out_channels: int, kernel_size: PerAxis, **options: Any) -> None:
         super().__init__(None, out_channels, kernel_size, **options)
+
+
+class LazyConvTranspose1d(ConvTranspose1d):
+    """`ConvTranspose1d` that takes its input channels from the first input."""
+
+    def __init__(self, out_channels: int, kernel_size: PerAxis, **options: Any) -> None:
+        super().__init__(None, out_channels, kernel_size, **options)
+
+
+class LazyConvTranspose2d(ConvTranspose2d):
+    """`ConvTranspose2d` that takes its input channels from the first input."""
+
+    def __init__(self, out_channels: int, kernel_size: PerAxis, **options: Any) -> None:
+        super().__init__(None, out_channels, kernel_size, **options)

@@ -39,9 +39,13 @@ class Deferred(Module):
                     "a jitted function uses it"
                 )
             )
-        with set_aside():
-            self.settle(size)
         self.waits = False
+        try:
+            with set_aside():
+                self.settle(size)
+        except BaseException:
+            self.waits = True
+            raise
 
     def _check_complete(self, path: str) -> None:
         if self.waits:

@@ -1,6 +1,7 @@
 """Initialisers: they fill a tensor in place and return it.
 
-All draw from one generator, which `treadle.manual_seed` starts anew: the same seed and the same
+All that draw take a `generator`: a seed, a NumPy generator or a `treadle.Generator`. Without one
+they draw from one of their own, which `treadle.manual_seed` starts anew: the same seed and the same
 order of calls give the same values. Drawing is NumPy's, on the host: it never runs inside a trace.
 (What networks draw while they run comes from `treadle.Generator`.)
 """
@@ -15,14 +16,20 @@ import numpy as np
 
 from treadle.ir.errors import ArgumentError, ShapeError
 from treadle.ir.types import shape_text
+from treadle.tracer.create import tensor as constant_tensor
 from treadle.tracer.errors import located
 from treadle.tracer.generator import Generator, default_generator
 from treadle.tracer.items import library_generators
 from treadle.tracer.modes import active_trace, no_grad
 from treadle.tracer.tensor import Tensor
 
-Nonlinearity = Literal["linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu"]
+Nonlinearity = Literal[
+    "linear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "sigmoid", "tanh", "relu",
+    "leaky_relu", "selu",
+]  # fmt: skip
+_LINEAR = ("linear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "sigmoid")
 FanMode = Literal["fan_in", "fan_out"]
+Source = int | np.random.Generator | Generator | None
 
 _generator = np.random.default_rng(0)
 # A trace notices draws from these: the values would be the same at every call.
@@ -57,12 +64,33 @@ def set_generator_state(state: Mapping[str, Any]) -> None:
     _generator.bit_generator.state = dict(state)
 
 
+def _drawing(source: Source) -> np.random.Generator:
+    """What draws for `source`: the initialisers' own where it is None, a new one for a seed or a
+    `treadle.Generator`, of which it takes one draw. Raises ArgumentError for anything else."""
+    if source is None:
+        return _generator
+    if isinstance(source, np.random.Generator):
+        return source
+    if isinstance(source, Generator):
+        state = source.get_state().numpy()
+        source.set_state(constant_tensor(state + np.array([0, 1])))
+        return np.random.default_rng(state.view(np.uint64))
+    if isinstance(source, (int, np.integer)) and not isinstance(source, bool) and source >= 0:
+        return np.random.default_rng(int(source))
+    raise located(
+        ArgumentError(
+            "generator must be a seed, a numpy.random.Generator or a treadle.Generator, found "
+            f"{type(source).__name__} {source!r:.40}"
+        )
+    )
+
+
 def calculate_gain(nonlinearity: Nonlinearity, param: float | None = None) -> float:
     """The factor that keeps a signal's variance through `nonlinearity` (He et al., 2015).
 
     `param` is the slope of leaky_relu (0.01). Raises ValueError for an unknown name.
     """
-    gains = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
+    gains = {"tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75, **dict.fromkeys(_LINEAR, 1.0)}
     if nonlinearity == "leaky_relu":
         slope = 0.01 if param is None else param
         return math.sqrt(2 / (1 + slope**2))
@@ -72,14 +100,16 @@ def calculate_gain(nonlinearity: Nonlinearity, param: float | None = None) -> fl
     return gains[nonlinearity]
 
 
-def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Source = None) -> Tensor:
     """Evenly from [a, b)."""
-    return _fill(tensor, _generator.uniform(a, b, tensor.shape))
+    return _fill(tensor, _drawing(generator).uniform(a, b, tensor.shape))
 
 
-def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+def normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Source = None
+) -> Tensor:
     """From the normal distribution."""
-    return _fill(tensor, _generator.normal(mean, std, tensor.shape))
+    return _fill(tensor, _drawing(generator).normal(mean, std, tensor.shape))
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
@@ -99,10 +129,11 @@ def kaiming_uniform_(
     a: float = 0.0,
     mode: FanMode = "fan_in",
     nonlinearity: Nonlinearity = "leaky_relu",
+    generator: Source = None,
 ) -> Tensor:
     """Evenly with a bound of gain * sqrt(3 / fan) (He et al., 2015)."""
     bound = calculate_gain(nonlinearity, a) * math.sqrt(3 / _fan(tensor, mode))
-    return uniform_(tensor, -bound, bound)
+    return uniform_(tensor, -bound, bound, generator)
 
 
 def kaiming_normal_(
@@ -110,24 +141,31 @@ def kaiming_normal_(
     a: float = 0.0,
     mode: FanMode = "fan_in",
     nonlinearity: Nonlinearity = "leaky_relu",
+    generator: Source = None,
 ) -> Tensor:
     """Normal with a standard deviation of gain / sqrt(fan) (He et al., 2015)."""
-    return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)))
+    std = calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode))
+    return normal_(tensor, 0.0, std, generator)
 
 
-def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Source = None) -> Tensor:
     """Evenly with a bound of gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010)."""
     bound = gain * math.sqrt(6 / sum(fans(tensor)))
-    return uniform_(tensor, -bound, bound)
+    return uniform_(tensor, -bound, bound, generator)
 
 
-def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Source = None) -> Tensor:
     """Normal with a standard deviation of gain * sqrt(2 / (fan_in + fan_out))."""
-    return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(fans(tensor))))
+    return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(fans(tensor))), generator)
 
 
 def trunc_normal_(
-    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
+    tensor: Tensor,
+    mean: float = 0.0,
+    std: float = 1.0,
+    a: float = -2.0,
+    b: float = 2.0,
+    generator: Source = None,
 ) -> Tensor:
     """From the normal distribution, drawn again where a value is outside of [a, b].
 
@@ -137,21 +175,22 @@ def trunc_normal_(
         raise located(
             ArgumentError(f"[{a}, {b}] holds {high - low:.1g} of a normal({mean}, {std})")
         )
-    values = _generator.normal(mean, std, tensor.shape)
+    rng = _drawing(generator)
+    values = rng.normal(mean, std, tensor.shape)
     while (out := (values < a) | (values > b)).any():
-        values[out] = _generator.normal(mean, std, int(out.sum()))
+        values[out] = rng.normal(mean, std, int(out.sum()))
     return _fill(tensor, values)
 
 
-def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Source = None) -> Tensor:
     """`gain` times a matrix [out, in * ..] of orthonormal rows, or columns if there are more rows
     (Saxe et al., 2014): the Q of a normal matrix, signs such that R's diagonal is positive.
 
     Raises ShapeError below rank 2."""
     fans(tensor)
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
-    normal = _generator.normal(size=(max(rows, columns), min(rows, columns)))
-    q, r = np.linalg.qr(normal)
+    normal = _drawing(generator).normal(0.0, 1.0, (rows, columns))
+    q, r = np.linalg.qr(normal if rows >= columns else normal.T)
     q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
     return _fill(tensor, gain * (q if rows >= columns else q.T).reshape(tensor.shape))
 
@@ -164,19 +203,23 @@ def eye_(tensor: Tensor) -> Tensor:
     return _fill(tensor, np.eye(tensor.shape[0], tensor.shape[1]))
 
 
-def dirac_(tensor: Tensor) -> Tensor:
-    """A convolution's weight that passes as many channels on as it can. Raises ShapeError below
-    rank 3."""
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """A convolution's weight that passes as many channels on as it can, in each of `groups`. Raises
+    ShapeError below rank 3, ArgumentError where the groups do not divide the channels."""
     if tensor.ndim < 3:
         raise located(
             ShapeError(
                 f"dirac_ fills the weight of a convolution, found {shape_text(tensor.shape)}"
             )
         )
+    if groups < 1 or tensor.shape[0] % groups:
+        raise located(ArgumentError(f"{groups} groups do not divide {tensor.shape[0]} channels"))
     values = np.zeros(tensor.shape)
     middle = tuple(size // 2 for size in tensor.shape[2:])
-    for channel in range(min(tensor.shape[:2])):
-        values[(channel, channel, *middle)] = 1.0
+    rows = tensor.shape[0] // groups
+    for start in range(0, tensor.shape[0], max(rows, 1)):
+        for channel in range(min(rows, tensor.shape[1])):
+            values[(start + channel, channel, *middle)] = 1.0
     return _fill(tensor, values)
 
 

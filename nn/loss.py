@@ -124,3 +124,14 @@ class CosineEmbeddingLoss(Options):
 
     def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
         super().__init__(margin=margin, reduction=reduction)
+
+
+class CTCLoss(Options):
+    """`functional.ctc_loss` of log-probabilities [T, N, C], targets and both their lengths."""
+
+    function = staticmethod(functional.ctc_loss)
+
+    def __init__(
+        self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False
+    ) -> None:
+        super().__init__(blank=blank, reduction=reduction, zero_infinity=zero_infinity)

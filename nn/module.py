@@ -225,7 +225,8 @@ class Module:
         """Copy values into the parameters and buffers, in place.
 
         Checked before anything is written: raises KeyError for missing or unknown keys (unless
-        not `strict`), ShapeError for a wrong shape and DTypeError for what is no array of numbers.
+        not `strict`), ShapeError for a wrong shape, DTypeError for what is no array of numbers, or
+        of floats where integers are. Floats are rounded to this module's dtype.
         """
         self.check_state_dict(state_dict, strict)
         own = self.state_dict()
@@ -245,12 +246,8 @@ class Module:
                 f"missing {_some(missing)}, unknown {_some(unknown)}"
             )
         for key in own:
-            shape = _loadable(key, state_dict[key]).shape if key in state_dict else own[key].shape
-            if shape != own[key].shape:
-                raise ShapeError(
-                    f"{key} has shape {shape_text(own[key].shape)}, "
-                    f"the state_dict brings {shape_text(shape)}"
-                )
+            if key in state_dict:
+                _check_loadable(key, own[key], _loadable(key, state_dict[key]))
 
     def _all_paths(self) -> Iterator[tuple[str, Module]]:
         """(path, module), a shared module under each path; a cycle is entered once."""
@@ -304,6 +301,22 @@ def _loadable(key: str, value: Any) -> Any:
         error.add_note(f"in {key} of the state_dict")
         raise
     return array
+
+
+def _check_loadable(key: str, own: Tensor, value: Any) -> None:
+    """Raises ShapeError for another shape, DTypeError where integers or bools would be made of
+    floats, or bools of numbers."""
+    if value.shape != own.shape:
+        raise ShapeError(
+            f"{key} has shape {shape_text(own.shape)}, "
+            f"the state_dict brings {shape_text(value.shape)}"
+        )
+    kind = value.dtype.dtype if isinstance(value, Tensor) else value.dtype
+    if not np.can_cast(kind, own.dtype.dtype, "same_kind"):
+        raise DTypeError(
+            f"{key} is {own.dtype.name}, the state_dict brings {dtype_of(kind).name}, which does "
+            "not fit into it without loss: convert it first"
+        )
 
 
 def _cast(value: Tensor, dtype: DType) -> Tensor:

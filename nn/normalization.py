@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from treadle.ir.errors import ArgumentError, ShapeError
 from treadle.ir.types import float32, int64, shape_text
 from treadle.nn import functional
 from treadle.nn.deferred import Deferred
-from treadle.nn.module import Module
 from treadle.nn.parameter import Parameter
 from treadle.tracer import api
 from treadle.tracer.errors import located
@@ -120,30 +119,58 @@ class BatchNorm2d(_BatchNorm):
     ranks = (4,)
 
 
-class LayerNorm(Module):
+class LazyBatchNorm1d(BatchNorm1d):
+    """`BatchNorm1d` that takes its channels from the first input."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(None, **options)
+
+
+class LazyBatchNorm2d(BatchNorm2d):
+    """`BatchNorm2d` that takes its channels from the first input."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(None, **options)
+
+
+class LayerNorm(Deferred):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axes, which have the sizes
-    `normalized_shape` (Ba, Kiros and Hinton, 2016): see `functional.layer_norm`."""
+    `normalized_shape` (Ba, Kiros and Hinton, 2016; None: the first input's last axis): see
+    `functional.layer_norm`."""
 
     weight: Parameter | None
     bias: Parameter | None
 
     def __init__(
         self,
-        normalized_shape: int | Sequence[int],
+        normalized_shape: int | Sequence[int] | None,
         eps: float = 1e-5,
         elementwise_affine: bool = True,
         bias: bool = True,
         dtype: object = None,
     ) -> None:
         super().__init__()
-        self.normalized_shape = _shape(normalized_shape)
-        self.eps, self.elementwise_affine = eps, elementwise_affine
-        kind, affine = float32 if dtype is None else dtype, elementwise_affine
-        shape = self.normalized_shape
+        self.eps, self.elementwise_affine, self.has_bias = eps, elementwise_affine, bias
+        self._dtype = float32 if dtype is None else dtype
+        self.normalized_shape: tuple[int, ...] = ()
+        if normalized_shape is None:
+            self.wait()
+        else:
+            self._make(_shape(normalized_shape))
+
+    def settle(self, size: int) -> None:
+        """Make the parameters for a last axis of `size`."""
+        self._make((size,))
+
+    def _make(self, shape: tuple[int, ...]) -> None:
+        self.normalized_shape, kind, affine = shape, self._dtype, self.elementwise_affine
         self.weight = Parameter(api.ones(shape, dtype=kind)) if affine else None
-        self.bias = Parameter(api.zeros(shape, dtype=kind)) if affine and bias else None
+        self.bias = Parameter(api.zeros(shape, dtype=kind)) if affine and self.has_bias else None
 
     def forward(self, x: Tensor) -> Tensor:
+        x = as_tensor(x)
+        if self.waits and x.ndim:
+            self.settle_by(x.shape[-1])
         return functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
@@ -151,27 +178,42 @@ class LayerNorm(Module):
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={affine}"
 
 
-class RMSNorm(Module):
+class RMSNorm(Deferred):
     """x / sqrt(mean(x^2) + eps) * weight over the last axes (Zhang and Sennrich, 2019): see
-    `functional.rms_norm`. `eps` None is the dtype's epsilon."""
+    `functional.rms_norm`. `eps` None is the dtype's epsilon, `normalized_shape` None the first
+    input's last axis."""
 
     weight: Parameter | None
 
     def __init__(
         self,
-        normalized_shape: int | Sequence[int],
+        normalized_shape: int | Sequence[int] | None,
         eps: float | None = None,
         elementwise_affine: bool = True,
         dtype: object = None,
     ) -> None:
         super().__init__()
-        self.normalized_shape = _shape(normalized_shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine
-        kind = float32 if dtype is None else dtype
-        ones = api.ones(self.normalized_shape, dtype=kind)
-        self.weight = Parameter(ones) if elementwise_affine else None
+        self._dtype = float32 if dtype is None else dtype
+        self.normalized_shape: tuple[int, ...] = ()
+        if normalized_shape is None:
+            self.wait()
+        else:
+            self._make(_shape(normalized_shape))
+
+    def settle(self, size: int) -> None:
+        """Make the parameter for a last axis of `size`."""
+        self._make((size,))
+
+    def _make(self, shape: tuple[int, ...]) -> None:
+        self.normalized_shape = shape
+        ones = api.ones(shape, dtype=self._dtype)
+        self.weight = Parameter(ones) if self.elementwise_affine else None
 
     def forward(self, x: Tensor) -> Tensor:
+        x = as_tensor(x)
+        if self.waits and x.ndim:
+            self.settle_by(x.shape[-1])
         return functional.rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
     def extra_repr(self) -> str:
@@ -179,9 +221,9 @@ class RMSNorm(Module):
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={affine}"
 
 
-class GroupNorm(Module):
+class GroupNorm(Deferred):
     """Each sample's channels in `num_groups` runs, each normalised by itself (Wu and He, 2018):
-    see `functional.group_norm`."""
+    see `functional.group_norm`. `num_channels` None is the first input's."""
 
     weight: Parameter | None
     bias: Parameter | None
@@ -189,26 +231,38 @@ class GroupNorm(Module):
     def __init__(
         self,
         num_groups: int,
-        num_channels: int,
+        num_channels: int | None,
         eps: float = 1e-5,
         affine: bool = True,
         dtype: object = None,
     ) -> None:
         super().__init__()
-        if num_groups < 1 or num_channels % num_groups:
-            raise located(
-                ArgumentError(
-                    f"num_channels must be a multiple of num_groups, found {num_channels} and "
-                    f"{num_groups}"
-                )
-            )
         self.num_groups, self.num_channels = num_groups, num_channels
         self.eps, self.affine = eps, affine
-        kind = float32 if dtype is None else dtype
-        self.weight = Parameter(api.ones(num_channels, dtype=kind)) if affine else None
-        self.bias = Parameter(api.zeros(num_channels, dtype=kind)) if affine else None
+        self._dtype = float32 if dtype is None else dtype
+        if num_channels is None:
+            self.wait()
+        else:
+            self.settle(num_channels)
+
+    def settle(self, size: int) -> None:
+        """Make the parameters for `size` channels. Raises ArgumentError where the groups do not
+        divide them."""
+        if self.num_groups < 1 or size % self.num_groups:
+            raise located(
+                ArgumentError(
+                    f"num_channels must be a multiple of num_groups, found {size} and "
+                    f"{self.num_groups}"
+                )
+            )
+        self.num_channels, kind = size, self._dtype
+        self.weight = Parameter(api.ones(size, dtype=kind)) if self.affine else None
+        self.bias = Parameter(api.zeros(size, dtype=kind)) if self.affine else None
 
     def forward(self, x: Tensor) -> Tensor:
+        x = as_tensor(x)
+        if self.waits and x.ndim > 1:
+            self.settle_by(x.shape[1])
         return functional.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:

@@ -103,6 +103,15 @@ class AdaptiveAvgPool2d(Options):
         super().__init__(output_size=output_size)
 
 
+class AdaptiveMaxPool1d(Options):
+    """`functional.adaptive_max_pool1d`"""
+
+    function = staticmethod(functional.adaptive_max_pool1d)
+
+    def __init__(self, output_size: int, return_indices: bool = False) -> None:
+        super().__init__(output_size=output_size, return_indices=return_indices)
+
+
 class AdaptiveMaxPool2d(Options):
     """`functional.adaptive_max_pool2d`; None keeps an axis' size."""
 

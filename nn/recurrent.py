@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from treadle.ir.errors import ArgumentError, ShapeError
+from treadle.ir.errors import ArgumentError, DTypeError, ShapeError
 from treadle.ir.types import float32, shape_text
 from treadle.nn import init
 from treadle.nn.deferred import Deferred
@@ -42,10 +42,15 @@ class _Recurrent(Deferred):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        proj_size: int = 0,
         dtype: object = None,
     ) -> None:
         super().__init__()
         with located_errors():
+            if proj_size:
+                raise ArgumentError(
+                    f"proj_size is not supported, found {proj_size}: put a Linear behind the layer"
+                )
             self.hidden_size = as_int(hidden_size, "hidden_size")
             self.num_layers = as_int(num_layers, "num_layers")
             if self.hidden_size < 1 or self.num_layers < 1:
@@ -97,7 +102,7 @@ class _Recurrent(Deferred):
     def _run(self, input: Tensor, first: Any) -> tuple[Tensor, States]:
         """(outputs, last states): the input [T, N, F] (or as `batch_first` says, or [T, F]) through
         all layers; states [layers * directions, N, hidden]."""
-        x = as_tensor(input)
+        x = _padded(input, type(self).__name__)
         if self.waits and x.ndim in (2, 3):
             self.settle_by(x.shape[-1])
         alone = x.ndim == 2
@@ -182,6 +187,19 @@ class _Recurrent(Deferred):
         return ", ".join(parts)
 
 
+def _padded(input: Any, layer: str) -> Tensor:
+    """The input as a tensor. Raises DTypeError for sequences that are packed, or a list of them."""
+    if hasattr(input, "batch_sizes") or isinstance(input, (list, tuple)):
+        raise located(
+            DTypeError(
+                f"{layer} takes one tensor, sequences padded to one length, and no packed ones: "
+                f"found {type(input).__name__}. Mask what stands behind an end, or take the output "
+                "of each sequence's last step"
+            )
+        )
+    return as_tensor(input)
+
+
 class RNN(_Recurrent):
     """h = tanh(W_ih x + b_ih + W_hh h + b_hh), or with ReLU (Elman, 1990).
 
@@ -203,13 +221,15 @@ class RNN(_Recurrent):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        proj_size: int = 0,
         dtype: object = None,
     ) -> None:
         with located_errors():
             self.nonlinearity = option("nonlinearity", nonlinearity, ("tanh", "relu"))
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            proj_size, dtype,
+        )  # fmt: skip
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
         outputs, (last,) = self._run(input, hx)

@@ -1,10 +1,13 @@
-"""Modules that only change a shape, or nothing."""
+"""Modules that only change a shape or a size, or nothing."""
 
 from __future__ import annotations
 
 from treadle.ir.errors import ShapeError
 from treadle.ir.types import shape_text
+from treadle.nn import functional
+from treadle.nn.functional.spatial import PerAxis
 from treadle.nn.module import Module
+from treadle.nn.options import Options
 from treadle.tracer.errors import located
 from treadle.tracer.promote import as_tensor
 from treadle.tracer.tensor import Tensor
@@ -65,3 +68,25 @@ class Unflatten(Module):
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
+
+
+class Upsample(Options):
+    """`functional.interpolate` to a `size` or by a `scale_factor`."""
+
+    function = staticmethod(functional.interpolate)
+
+    def __init__(
+        self,
+        size: PerAxis | None = None,
+        scale_factor: float | tuple[float, ...] | None = None,
+        mode: str = "nearest",
+        align_corners: bool | None = None,
+        recompute_scale_factor: bool | None = None,
+    ) -> None:
+        super().__init__(
+            size=size,
+            scale_factor=scale_factor,
+            mode=mode,
+            align_corners=align_corners,
+            recompute_scale_factor=recompute_scale_factor,
+        )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,10 @@ import numpy.typing as npt
 from treadle.ir.errors import ArgumentError, TreadleError
 from treadle.nn.module import Module
 from treadle.nn.optim.optimizer import Optimizer
+from treadle.nn.optim.plateau import ReduceLROnPlateau
 from treadle.nn.progress import Mean, Progress, shown
-from treadle.tracer import api
+from treadle.tracer import api, pytree
+from treadle.tracer.api.arguments import option
 from treadle.tracer.errors import located
 from treadle.tracer.jit import jit
 from treadle.tracer.modes import no_grad
@@ -49,28 +51,31 @@ def fit(
     scheduler: Any = None,
     patience: int | None = None,
     monitor: str | None = None,
+    mode: Literal["min", "max"] = "min",
     callbacks: Sequence[Callback] = (),
     verbose: bool = True,
 ) -> Progress:
     """Train `model` on the batches (inputs.., target) of `data`, `epochs` times.
 
     `loss` gives a tensor of rank 0, or several by name, whose sum is minimised and each of which is
-    reported. After each epoch `validation` is evaluated, `scheduler` steps, and `callbacks` see the
-    Progress. The parameters of the epoch with the least `monitor` ("validation loss", or "loss"
-    without validation) are kept and restored at the end; `patience` epochs without a better one end
-    the training. `verbose` shows a progress bar (tqdm's, where it is installed).
+    reported. After each epoch `validation` is evaluated, `scheduler` steps (one that waits for a
+    plateau gets `monitor`), and `callbacks` see the Progress. The state of the epoch with the least
+    `monitor` ("validation loss", or "loss" without validation), or the largest where `mode` is
+    "max", is kept and restored at the end; `patience` epochs without a better one end the training.
+    `verbose` shows a progress bar (tqdm's, where it is installed).
 
     Raises ArgumentError where `data` has no batches, TreadleError where the loss is not finite.
     """
     step, assess = _train_step(model, loss, optimizer), _evaluator(model, loss, metrics)
     progress = Progress(model, optimizer)
     watched = monitor or ("loss" if validation is None else "validation loss")
+    sign = {"min": 1, "max": -1}[option("mode", mode, ("min", "max"))]
     kept: dict[str, npt.NDArray[Any]] = {}
     for epoch in range(epochs):
         model.train()
         totals = Mean()
         for *inputs, target in shown(data, f"epoch {epoch + 1}/{epochs}", verbose):
-            totals.add(step(tuple(inputs), target), len(target))
+            totals.add(step(tuple(inputs), target), _samples(inputs, target))
         numbers = totals.result()
         if not numbers:
             raise located(ArgumentError("fit got no batches"))
@@ -78,14 +83,16 @@ def fit(
             raise located(TreadleError(f"the loss of epoch {epoch + 1} is {numbers['loss']}"))
         if validation is not None:
             numbers |= {f"validation {k}": v for k, v in assess(validation).items()}
-        if scheduler is not None:
-            scheduler.step()
         progress.epochs.append(numbers)
         if verbose:
             print(f"epoch {epoch + 1}: " + ", ".join(f"{k} {v:.4g}" for k, v in numbers.items()))
         if watched not in numbers:
             raise located(ArgumentError(f"there is no {watched!r}; there are {list(numbers)}"))
-        if numbers[watched] < progress.best:
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(numbers[watched])
+        elif scheduler is not None:
+            scheduler.step()
+        if progress.best_epoch < 0 or sign * numbers[watched] < sign * progress.best:
             progress.best, progress.best_epoch = numbers[watched], epoch
             kept = {k: np.array(v.numpy()) for k, v in model.state_dict().items()}
         stops = [callback(progress) is True for callback in callbacks]
@@ -95,6 +102,12 @@ def fit(
     if kept:
         model.load_state_dict(kept)
     return progress
+
+
+def _samples(inputs: Sequence[Any], target: Any) -> int:
+    """How many samples a batch has: the first size of its first array."""
+    leaves, _ = pytree.flatten((inputs, target))
+    return next((x.shape[0] for x in leaves if getattr(x, "shape", ())), 1)
 
 
 def evaluate(
@@ -123,7 +136,7 @@ def _evaluator(
         totals = Mean()
         with _evaluating(model):
             for *inputs, target in data:
-                totals.add(step(tuple(inputs), target), len(target))
+                totals.add(step(tuple(inputs), target), _samples(inputs, target))
         if not (found := totals.result()):
             raise located(ArgumentError("evaluate got no batches"))
         return found

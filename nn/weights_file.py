@@ -41,7 +41,12 @@ def write_file(path: Path, arrays: Mapping[str, Array], notes: Mapping[str, Any]
     """
     ordered = {name: np.asarray(a, order="C") for name, a in arrays.items()}
     texts = {name: json.dumps(note) for name, note in notes.items()}
-    content = _library().save(ordered, {**texts, _CHECKSUM: _checksum(ordered, texts)})
+    replace_file(path, _library().save(ordered, {**texts, _CHECKSUM: _checksum(ordered, texts)}))
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `content` to `path` such that it holds, whenever the process dies, all of it or what
+    was there before. Raises OSError where that cannot be written."""
     import tempfile  # which takes longer to import than all of this module
 
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

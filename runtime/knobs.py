@@ -30,7 +30,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("TREADLE_TRACEBACK", "full: tracebacks show Treadle's own frames; user: not", "user"),
     Knob("TREADLE_CALL_PATH", "native: calls are checked in native code; python: not", "native"),
     Knob("TREADLE_EXPLAIN", "1: a line on stderr for each recompilation; 0: none", "1"),
-    Knob("TREADLE_CACHE", "1: compiled code is kept on disk; 0: in memory only", "1"),
+    Knob("TREADLE_CACHE", "1: compiled code is kept on disk; 0, off: in memory only", "1"),
     Knob("TREADLE_CACHE_DIR", "the disk cache; empty: treadle in the user's cache directory", ""),
     Knob("TREADLE_CACHE_MB", "the room of the disk cache in MB", "512"),
     Knob("TREADLE_PROGRESS", "1: a line on stderr for each slow compilation; 0: none", "1"),
@@ -100,7 +100,7 @@ def num_threads() -> int | None:
 
 def uses_cache() -> bool:
     """Whether compiled code is kept on disk."""
-    return read("TREADLE_CACHE") != "0"
+    return read("TREADLE_CACHE").strip().lower() not in ("0", "off", "no", "false")
 
 
 def cache_folder() -> Path:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import ast
 import json
 import linecache
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,15 +115,20 @@ class Graph:
 
     def save(self, path: str | Path) -> None:
         """Write the program as text to `path`, and what it captured, if anything, beside it as
-        `path` + ".safetensors". `treadle run` and `load_graph` need no Python source."""
-        from treadle.nn.weights_file import write_file  # with its library, when it is used
+        `path` + ".safetensors". `treadle run` and `load_graph` need no Python source.
+
+        Each file is written under another name and renamed. The second names the first by its
+        checksum: a process that dies between both leaves a pair that `load_graph` refuses.
+        """
+        from treadle.nn.weights_file import replace_file, write_file  # when they are used
 
         numbers = value_names(self.function)
         names = {name: numbers[value] for name, value in self.names.items()}
         text = f"{_HEAD}{json.dumps(names)}\n{print_function(self.function)}\n"
-        if self.state:
-            write_file(_weights(Path(path)), self.state, {})
-        Path(path).write_text(text, encoding="utf-8")
+        with located_errors():
+            if self.state:
+                write_file(_weights(Path(path)), self.state, {"graph": _checksum(text)})
+            replace_file(Path(path), text.encode("utf-8"))
 
     def _fetched(self, fetch: Names | None) -> list[str]:
         if fetch is None:
@@ -232,7 +238,9 @@ def load_graph(path: str | Path) -> Graph:
         if unknown:
             raise ParseError(f"{path}: there is no value {unknown[0]}, which is named above")
         wanted = {p.path: p.value.type for p in fn.params if p.kind == "state"}
-        state = read_file(_weights(path))[0] if wanted else {}
+        state, notes = read_file(_weights(path)) if wanted else ({}, {})
+        if notes.get("graph", _checksum(text)) != _checksum(text):
+            raise CheckpointError(f"{_weights(path)} belongs to another graph than {path}")
         for name, type in wanted.items():
             found = state.get(name)
             if found is None or found.shape != type.shape or found.dtype != type.dtype.dtype:
@@ -251,6 +259,10 @@ def _listed_names(path: Path, line: str) -> dict[str, str]:
     if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
         raise ParseError(f"{path}, line 1: expected names of values, found {line[:60]!r}")
     return found
+
+
+def _checksum(text: str) -> int:
+    return zlib.crc32(text.encode("utf-8"))
 
 
 def _weights(path: Path) -> Path:

@@ -23,7 +23,7 @@ class Fetcher:
 def fetch(fetcher: Fetcher, job: Job) -> Any:
     """The batch of `job`. What the dataset raises gets a note that names the sample."""
     seed, epoch, indices = job
-    if fetcher.plainly and hasattr(fetcher.dataset, "rows"):
+    if fetcher.plainly and callable(getattr(fetcher.dataset, "rows", None)):
         return fetcher.dataset.rows(indices)
     samples = []
     for index in indices:

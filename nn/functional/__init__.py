@@ -30,6 +30,7 @@ from treadle.nn.functional.activation import (
 from treadle.nn.functional.attention import scaled_dot_product_attention
 from treadle.nn.functional.class_losses import cross_entropy, nll_loss
 from treadle.nn.functional.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
+from treadle.nn.functional.ctc import ctc_loss
 from treadle.nn.functional.dropout import dropout
 from treadle.nn.functional.embedding import embedding
 from treadle.nn.functional.losses import (
@@ -82,6 +83,7 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "ctc_loss",
     "dropout",
     "elu",
     "embedding",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from treadle.ir.errors import ShapeError
+from treadle.ir.errors import ArgumentError, ShapeError
 from treadle.ir.types import shape_text
 from treadle.tracer import api
 from treadle.tracer.api.arguments import array_function, axis_of, real
@@ -28,7 +28,7 @@ def relu(input: Operand) -> Tensor:
 
 @array_function
 def relu6(input: Operand) -> Tensor:
-    """min(max(x, 0), 6)"""
+    """min(max(x, 0), 6); the gradient at both ends is 0"""
     return hardtanh(input, 0.0, 6.0)
 
 
@@ -46,13 +46,15 @@ def prelu(input: Operand, weight: Operand) -> Tensor:
     Raises ShapeError where the weights are not as many.
     """
     x, slopes = promote(input, weight, floating=True)
-    if slopes.ndim != 1 or slopes.shape[0] not in (1, x.shape[1] if x.ndim > 1 else 1):
+    channels = x.shape[1] if x.ndim > 1 else 1
+    if slopes.ndim > 1 or (slopes.ndim == 1 and slopes.shape[0] not in (1, channels)):
         raise ShapeError(
             f"prelu takes one weight, or one a channel; found {shape_text(slopes.shape)} for an "
             f"input {shape_text(x.shape)}"
         )
-    if slopes.shape[0] != 1:
-        slopes = slopes.reshape((-1, *[1] * (x.ndim - 2)))
+    if slopes.ndim == 1:
+        alone = slopes.shape[0] == 1
+        slopes = slopes.reshape(() if alone else (-1, *[1] * (x.ndim - 2)))
     return api.where(x > 0, x, slopes * x)
 
 
@@ -60,14 +62,19 @@ def prelu(input: Operand, weight: Operand) -> Tensor:
 def elu(input: Operand, alpha: float = 1.0) -> Tensor:
     """x where it is above 0, else alpha * (exp(x) - 1)"""
     x = _float(input)
-    return api.where(x > 0, x, real("alpha", alpha) * api.expm1(api.minimum(x, 0.0)))
+    return api.where(x > 0, x, real("alpha", alpha) * api.expm1(_below_zero(x)))
 
 
 @array_function
 def celu(input: Operand, alpha: float = 1.0) -> Tensor:
     """x where it is above 0, else alpha * (exp(x / alpha) - 1)"""
     x, scale = _float(input), real("alpha", alpha)
-    return api.where(x > 0, x, scale * api.expm1(api.minimum(x, 0.0) / scale))
+    return api.where(x > 0, x, scale * api.expm1(_below_zero(x) / scale))
+
+
+def _below_zero(x: Tensor) -> Tensor:
+    """min(x, 0), with all of the gradient at 0."""
+    return api.where(x > 0, 0.0, x)
 
 
 @array_function
@@ -103,8 +110,8 @@ def sigmoid(input: Operand) -> Tensor:
 
 @array_function
 def hardsigmoid(input: Operand) -> Tensor:
-    """min(max(x + 3, 0), 6) / 6"""
-    return api.clip(_float(input) + 3, 0.0, 6.0) / 6
+    """min(max(x + 3, 0), 6) / 6; the gradient at both ends is 0"""
+    return hardtanh(_float(input) + 3, 0.0, 6.0) / 6
 
 
 @array_function
@@ -121,15 +128,21 @@ def tanh(input: Operand) -> Tensor:
 
 @array_function
 def hardtanh(input: Operand, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
-    """min(max(x, min_val), max_val)"""
-    return api.clip(_float(input), real("min_val", min_val), real("max_val", max_val))
+    """min(max(x, min_val), max_val); the gradient at both ends is 0.
+
+    Raises ArgumentError where min_val is above max_val.
+    """
+    x, low, high = _float(input), real("min_val", min_val), real("max_val", max_val)
+    if low > high:
+        raise ArgumentError(f"min_val must be at most max_val, found {low} and {high}")
+    return api.where(x >= high, high, api.where(x <= low, low, x))
 
 
 @array_function
 def hardswish(input: Operand) -> Tensor:
-    """x * hardsigmoid(x) (Howard et al., 2019)"""
+    """x * hardsigmoid(x) (Howard et al., 2019); the gradient is 0 at -3 and 1 at 3"""
     x = _float(input)
-    return x * hardsigmoid(x)
+    return api.where(x >= 3, x, api.where(x <= -3, 0.0, x * (x + 3) / 6))
 
 
 @array_function

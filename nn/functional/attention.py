@@ -6,10 +6,13 @@ from typing import Any, cast
 
 from treadle.ir.errors import ArgumentError, DTypeError, ShapeError
 from treadle.ir.types import bool_, broadcast_shapes, shape_text
+from treadle.nn.functional.dropout import dropout
 from treadle.tracer import api
 from treadle.tracer.api.arguments import array_function, flag, real
 from treadle.tracer.execute import apply
+from treadle.tracer.generator import Generator
 from treadle.tracer.promote import Operand, as_operand, promote
+from treadle.tracer.random_draws import checked_probability
 from treadle.tracer.tensor import Tensor
 
 
@@ -22,6 +25,8 @@ def scaled_dot_product_attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
+    *,
+    dropout_key: Tensor | Generator | None = None,
 ) -> Tensor:
     """softmax(scale query key^T, masked) value, without the matrix of weights in memory.
 
@@ -30,11 +35,15 @@ def scaled_dot_product_attention(
     part, floats are added. `is_causal`: query t sees keys 0 to t; there is no mask then. `scale` is
     1 / sqrt(D) unless given. A query that sees no key gets zeros.
 
-    Raises ArgumentError for a dropout other than 0, or a mask beside `is_causal`; ShapeError and
-    DTypeError for operands that do not fit.
+    `dropout_p` leaves out weights with that probability and scales the others by 1 / (1 - p), as
+    `dropout` does, in every call: pass 0 outside of training. The matrix of weights is made then.
+    `dropout_key` is what the draws come from: a key, a generator, or None for the default one.
+
+    Raises ArgumentError for a probability that is not from 0 to 1, or a mask beside `is_causal`;
+    ShapeError and DTypeError for operands that do not fit.
     """
-    if real("dropout_p", dropout_p) != 0.0:
-        raise ArgumentError(f"dropout_p must be 0: dropout is not supported, found {dropout_p!r}")
+    left_out = real("dropout_p", dropout_p)
+    checked_probability(left_out)
     causal = flag("is_causal", is_causal)
     if causal and attn_mask is not None:
         raise ArgumentError("attn_mask must be None where is_causal is True")
@@ -46,7 +55,23 @@ def scaled_dot_product_attention(
     batch = broadcast_shapes(*(x.shape[:-2] for x in (q, k, v, *mask)))
     q, k, v = (api.broadcast_to(x, cast(Any, (*batch, *x.shape[-2:]))) for x in (q, k, v))
     factor = _scale(scale, q)
+    if left_out:
+        weights = _weights(q * factor, k, mask[0] if mask else None, causal)
+        return dropout(weights, left_out, key=dropout_key) @ v
     return apply("attention", q, k, v, *mask, scale=factor, causal=causal)
+
+
+def _weights(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """The matrix of weights [.., T, S]; a row that sees no key is zeros, as in the op."""
+    scores = q @ api.swapaxes(k, -1, -2)
+    never = float("-inf")
+    if causal:
+        rows, columns = scores.shape[-2:]
+        seen = api.arange(columns) <= api.expand_dims(api.arange(rows), 1)
+        scores = api.where(seen, scores, never)
+    elif mask is not None:
+        scores = api.where(mask, scores, never) if mask.dtype == bool_ else scores + mask
+    return api.softmax(scores)  # which is 0 in a row of -inf
 
 
 def _mask(mask: Any, q: Tensor) -> Tensor:

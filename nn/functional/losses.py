@@ -82,19 +82,33 @@ def binary_cross_entropy(
     reduction: Reduction = "mean",
 ) -> Tensor:
     """-weight * (target * log(input) + (1 - target) * log(1 - input)), each logarithm at least
-    -100, as in PyTorch. An input outside of [0, 1] raises CheckError.
+    -100 and the gradient (input - target) / max(input (1 - input), 1e-12), as in PyTorch. An input
+    outside of [0, 1] raises CheckError.
 
     Prefer `binary_cross_entropy_with_logits`, which is accurate for all inputs. Raises ShapeError
     unless input and target have one shape.
     """
     x, y = _pair("binary_cross_entropy", input, target)
     api.check((x >= 0) & (x <= 1), "an input of binary_cross_entropy is outside of [0, 1]")
-    losses = -(y * _bounded_log(x) + (1 - y) * _bounded_log(1 - x))
+    inside = x * (1 - x) >= _STEEPEST
+    between = api.where(inside, x, 0.5)
+    losses = api.where(inside, _surprise(between, y), _at_an_end(x, y))
     return reduced(_times(losses, weight), reduction)
 
 
-def _bounded_log(x: Tensor) -> Tensor:
-    return api.maximum(api.log(x), -100.0)
+# The least x (1 - x) that the gradient divides by: PyTorch's 1e-12, a float32 for all dtypes.
+_STEEPEST = 9.999999960041972e-13
+
+
+def _surprise(x: Tensor, y: Tensor) -> Tensor:
+    one, other = (api.maximum(p, -100.0) for p in (api.log(x), api.log1p(-x)))
+    return -(y * one + (1 - y) * other)
+
+
+def _at_an_end(x: Tensor, y: Tensor) -> Tensor:
+    """The loss next to 0 and 1, where its slope is (x - y) / 1e-12."""
+    rising = (0.5 * x - y.detach()) * x / _STEEPEST
+    return _surprise(x.detach(), y) + (rising - rising.detach())
 
 
 @array_function

@@ -10,7 +10,7 @@ import numpy as np
 from treadle.ir.errors import ArgumentError, ShapeError
 from treadle.ir.types import shape_text
 from treadle.tracer import api
-from treadle.tracer.api.arguments import array_function, as_float_tensor, flag, real
+from treadle.tracer.api.arguments import added_number, array_function, as_float_tensor, flag, real
 from treadle.tracer.api.creation import as_int
 from treadle.tracer.execute import apply
 from treadle.tracer.modes import no_grad
@@ -41,7 +41,7 @@ def batch_norm(
     None are 1 and 0.
 
     Raises ShapeError for shapes that do not fit, or a training batch of one value a channel;
-    ArgumentError where statistics are missing, or one of the two.
+    ArgumentError where statistics are missing, or one of the two, or for an eps below 0.
     """
     x = as_float_tensor(input)
     if x.ndim < 2:
@@ -57,7 +57,7 @@ def batch_norm(
     if not flag("training", training):
         if running_mean is None or running_var is None:
             raise ArgumentError("batch_norm needs running statistics where training is False")
-        return _by_statistics(x, running_mean, running_var, weight, bias, real("eps", eps))
+        return _by_statistics(x, running_mean, running_var, weight, bias, added_number("eps", eps))
     if x.size // max(channels, 1) == 1:
         raise ShapeError(
             f"batch_norm needs more than one value a channel in training, found {x.type}"
@@ -66,7 +66,7 @@ def batch_norm(
         _update(x, running_mean, running_var, real("momentum", momentum))
     scale = api.ones((channels,), dtype=x.dtype) if weight is None else weight
     shift = api.zeros((channels,), dtype=x.dtype) if bias is None else bias
-    return apply("batch_norm", *promote(x, scale, shift), axis=1, eps=real("eps", eps))
+    return apply("batch_norm", *promote(x, scale, shift), axis=1, eps=added_number("eps", eps))
 
 
 def _check_channels(of: str, name: str, given: Any, channels: int) -> None:
@@ -116,7 +116,8 @@ def group_norm(
     """(x - mean) / sqrt(var + eps) for each image and each of `num_groups` groups of neighbouring
     channels (axis 1), times `weight` plus `bias` of shape [channels].
 
-    Raises ShapeError where the groups do not divide the channels, or for shapes that do not fit.
+    Raises ShapeError where the groups do not divide the channels, or for shapes that do not fit,
+    ArgumentError for an eps below 0.
     """
     x = as_float_tensor(input)
     if x.ndim < 2:
@@ -130,7 +131,9 @@ def group_norm(
         _check_channels("group_norm", name, given, channels)
     parts = api.reshape(x, (x.shape[0], groups, channels // groups, *x.shape[2:]))
     axes = tuple(range(2, parts.ndim))
-    found = api.reshape(apply("layer_norm", parts, axes=axes, eps=real("eps", eps)), x.shape)
+    found = api.reshape(
+        apply("layer_norm", parts, axes=axes, eps=added_number("eps", eps)), x.shape
+    )
     return _affine(found, weight, bias)
 
 
@@ -144,7 +147,7 @@ def instance_norm(
     """(x - mean) / sqrt(var + eps) for each image and channel, times `weight` plus `bias` of shape
     [channels]; `input` is [batch, channels, ..] with three axes or more.
 
-    Raises ShapeError for shapes that do not fit.
+    Raises ShapeError for shapes that do not fit, ArgumentError for an eps below 0.
     """
     x = as_float_tensor(input)
     if x.ndim < 3:
@@ -152,7 +155,7 @@ def instance_norm(
     for name, given in (("weight", weight), ("bias", bias)):
         _check_channels("instance_norm", name, given, x.shape[1])
     axes = tuple(range(2, x.ndim))
-    return _affine(apply("layer_norm", x, axes=axes, eps=real("eps", eps)), weight, bias)
+    return _affine(apply("layer_norm", x, axes=axes, eps=added_number("eps", eps)), weight, bias)
 
 
 def _affine(x: Tensor, weight: Operand | None, bias: Operand | None) -> Tensor:
@@ -171,7 +174,7 @@ def rms_norm(
     """x / sqrt(mean(x^2) + eps) over the last dimensions, which are `normalized_shape`, times
     `weight` of that shape. `eps` None is the spacing of the dtype at 1.
 
-    Raises ShapeError where the shapes differ from that.
+    Raises ShapeError where the shapes differ from that, ArgumentError for an eps below 0.
     """
     x = as_float_tensor(input)
     listed = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
@@ -186,7 +189,7 @@ def rms_norm(
             f"the weight of rms_norm must have shape {shape_text(expected)}, found "
             f"{shape_text(np.shape(weight))}"
         )
-    added = float(np.finfo(x.dtype.dtype).eps) if eps is None else real("eps", eps)
+    added = float(np.finfo(x.dtype.dtype).eps) if eps is None else added_number("eps", eps)
     axes = tuple(range(x.ndim - len(expected), x.ndim))
     squares = apply("mean", x * x, axes=axes, keepdims=True)
     found = x * apply("rsqrt", squares + added)

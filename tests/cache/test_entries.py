@@ -82,6 +82,13 @@ def test_what_is_written_is_read(directory: Path) -> None:
     assert cache.fetch(KEY) == (b"other code", None)
 
 
+@pytest.mark.parametrize("word", ["0", "off", "OFF", "no", "false"])
+def test_the_cache_is_off_by_any_of_the_usual_words(directory: Path, word: str) -> None:
+    knobs.write("TREADLE_CACHE", word)
+    call(77.0)
+    assert not directory.exists()
+
+
 def test_any_flipped_bit_is_found() -> None:
     data = encode(KEY, b"object code" * 40, INTERFACE)
     check(KEY, data)

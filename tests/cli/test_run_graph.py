@@ -129,6 +129,41 @@ def test_a_saved_graph_runs_without_the_source_that_made_it(tmp_path: Path, caps
     assert "softmax" not in text and "matmul" in text
 
 
+def test_a_graph_whose_saving_ended_early_is_the_old_one_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    layer, path, x = nn.Linear(2, 2), tmp_path / "m.graph", np.ones((1, 2), np.float32)
+    graph = treadle.trace(lambda x: layer(x), ["f32[1, 2]"])
+    graph.save(path)
+    wanted = np.asarray(graph.run(feed={"x": x}))
+    other = treadle.trace(lambda x: treadle.relu(layer(x)), ["f32[1, 2]"])
+    before = sorted(tmp_path.iterdir())
+    for last in (1, 0):  # the renames that still happen: of the weights, of nothing
+        whole, renamed = [p.read_bytes() for p in before], 0
+        replace = Path.replace
+
+        def ends(self: Path, target: Any, last: int = last, replace: Any = replace) -> Any:
+            nonlocal renamed
+            renamed += 1
+            if renamed > last:
+                raise KeyboardInterrupt
+            return replace(self, target)
+
+        monkeypatch.setattr(Path, "replace", ends)
+        with pytest.raises(KeyboardInterrupt):
+            other.save(path)
+        monkeypatch.undo()
+        assert sorted(tmp_path.iterdir()) == before
+        if last:
+            with pytest.raises(ValueError, match="belongs to another graph than"):
+                treadle.load_graph(path)
+            graph.save(path)
+        else:
+            assert [p.read_bytes() for p in before] == whole
+    np.testing.assert_array_equal(np.asarray(treadle.load_graph(path).run(feed={"x": x})), wanted)
+
+
 def test_a_damaged_graph_is_named(tmp_path: Path, capsys: Any) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     layer = nn.Linear(2, 2)

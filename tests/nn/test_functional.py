@@ -132,10 +132,52 @@ def test_backward_fills_grad_eagerly_as_under_jit() -> None:
         np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_dropout_leaves_out_weights_of_attention_and_scales_the_others(
+    causal: bool, jitted: bool
+) -> None:
+    """With values that are the identity the result is the matrix of weights."""
+    q, k, _ = drawn(40, 40)
+    eye = np.eye(40, dtype=np.float32)
+    mask = None if causal else masks(40, 40)[1]
+
+    def run(q: Any, k: Any) -> Any:
+        return attention(q, k, eye, mask, dropout_p=0.25, is_causal=causal)
+
+    treadle.manual_seed(3)
+    step = treadle.jit(run) if jitted else run
+    found, again = (np.asarray(step(treadle.tensor(q), treadle.tensor(k))) for _ in range(2))
+    whole = plain(q, k, np.broadcast_to(eye, (2, 3, 40, 40)), mask, causal)
+    kept = found != 0
+    np.testing.assert_allclose(found[kept], whole[kept] / 0.75, rtol=1e-4)
+    share = kept.sum() / (whole != 0).sum()
+    assert abs(share - 0.75) < 0.03 and not np.array_equal(found, again)
+
+
+def test_the_key_of_attentions_dropout_says_what_is_left_out() -> None:
+    q, k, v = (treadle.tensor(x) for x in drawn(8, 8))
+    one, same, other = (
+        np.asarray(attention(q, k, v, dropout_p=0.5, dropout_key=treadle.random.key(n)))
+        for n in (1, 1, 2)
+    )
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
+
+
+def test_gradients_of_attention_with_dropout_are_finite_differences() -> None:
+    q, k, v = drawn(3, 4, (), np.float64)
+
+    def run(q: Any, k: Any, v: Any) -> Any:
+        keep = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]], bool)
+        return attention(q, k, v, keep, 0.4, dropout_key=treadle.random.key(5))
+
+    treadle.testing.check_grad(run, q, k, v)
+
+
 def test_mistakes_are_named() -> None:
     q, k, v = (treadle.tensor(x) for x in drawn(4, 5))
-    with pytest.raises(treadle.ArgumentError, match="dropout_p must be 0"):
-        attention(q, k, v, dropout_p=0.1)
+    with pytest.raises(treadle.ArgumentError, match=r"found 1\.5"):
+        attention(q, k, v, dropout_p=1.5)
     with pytest.raises(treadle.ArgumentError, match="must be None where is_causal"):
         attention(q, k, v, treadle.ones((4, 5)), is_causal=True)
     with pytest.raises(treadle.DTypeError, match="attn_mask must be bool or float"):

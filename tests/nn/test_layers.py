@@ -29,6 +29,118 @@ def test_a_layer_takes_its_input_size_from_its_first_input() -> None:
         model(treadle.zeros((2, 4, 8, 8)))
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda: nn.Linear(None, 4), (2, 3)),
+        (lambda: nn.Conv1d(None, 4, 3), (2, 3, 8)),
+        (lambda: nn.ConvTranspose2d(None, 4, 3), (2, 3, 5, 5)),
+        (lambda: nn.LazyConvTranspose1d(4, 3), (2, 3, 8)),
+        (lambda: nn.LazyConvTranspose2d(4, 3), (2, 3, 5, 5)),
+        (lambda: nn.BatchNorm1d(None), (2, 3)),
+        (lambda: nn.LazyBatchNorm1d(), (2, 3, 4)),
+        (lambda: nn.LazyBatchNorm2d(momentum=0.2), (2, 3, 4, 4)),
+        (lambda: nn.LayerNorm(None), (2, 5, 3)),
+        (lambda: nn.RMSNorm(None), (2, 5, 3)),
+        (lambda: nn.GroupNorm(3, None), (2, 3, 4, 4)),
+        (lambda: nn.RNN(None, 4), (5, 2, 3)),
+        (lambda: nn.LSTM(None, 4, bidirectional=True), (5, 2, 3)),
+        (lambda: nn.GRU(None, 4, 2), (5, 2, 3)),
+    ],
+)
+def test_every_layer_with_an_input_size_can_take_it_from_summary_or_input(
+    layer: Any, shape: tuple[int, ...]
+) -> None:
+    by_input, by_summary = nn.Sequential(layer()), nn.Sequential(layer())
+    with pytest.raises(treadle.TreadleError, match="before its first input"):
+        by_input.state_dict()
+    by_input(treadle.zeros(shape))
+    nn.summary(by_summary, shape)
+    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (by_input, by_summary)]
+    assert shapes[0] == shapes[1] and any(3 in s or 6 in s for s in shapes[0].values())
+
+
+def test_upsample_is_interpolate_and_a_pool_is_its_function() -> None:
+    x = treadle.tensor(np.random.default_rng(0).normal(size=(2, 3, 4, 5)))
+    functional = nn.functional
+    pairs = [
+        (nn.Upsample(scale_factor=2)(x), functional.interpolate(x, scale_factor=2)),
+        (
+            nn.Upsample((7, 3), mode="bilinear", align_corners=True)(x),
+            functional.interpolate(x, (7, 3), mode="bilinear", align_corners=True),
+        ),
+        (nn.AdaptiveMaxPool1d(2)(x[0]), functional.adaptive_max_pool1d(x[0], 2)),
+        (nn.AdaptiveMaxPool2d((2, None))(x), functional.adaptive_max_pool2d(x, (2, None))),
+    ]
+    for found, wanted in pairs:
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(wanted))
+    assert repr(nn.Upsample(scale_factor=2)) == "Upsample(scale_factor=2, mode='nearest')"
+    with pytest.raises(treadle.ArgumentError, match="size"):
+        nn.Upsample()(x)
+
+
+def test_modules_by_name_are_kept_saved_and_trained() -> None:
+    heads = nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(2, 1)})
+    heads["c"] = nn.ReLU()
+    assert list(heads) == ["a", "b", "c"] and "b" in heads and len(heads) == 3
+    assert heads["b"](treadle.zeros((4, 2))).shape == (4, 1)
+    assert list(heads.state_dict()) == ["a.weight", "a.bias", "b.weight", "b.bias"]
+    del heads["a"]
+    assert [n for n, _ in heads.named_parameters()] == ["b.weight", "b.bias"]
+    for name in ("forward", "x.y", ""):
+        with pytest.raises(treadle.ArgumentError, match="cannot be the name of a module"):
+            heads[name] = nn.ReLU()
+    with pytest.raises(treadle.DTypeError, match="holds modules, found int"):
+        heads["d"] = 3  # type: ignore[assignment]
+    with pytest.raises(KeyError):
+        heads["a"]
+
+
+def test_gradients_at_the_kinks_of_activations_are_pytorchs() -> None:
+    """Recorded of PyTorch: a dead input of 0 must not be trained by one and not by the other."""
+    functional = nn.functional
+    wanted = {
+        "relu": ([0.0], [0.0]),
+        "relu6": ([0.0, 6.0], [0.0, 0.0]),
+        "leaky_relu": ([0.0], [0.01]),
+        "elu": ([0.0, -0.0], [1.0, 1.0]),
+        "celu": ([0.0, -0.0], [1.0, 1.0]),
+        "selu": ([0.0], [1.7580993408473766]),
+        "hardtanh": ([-1.0, 1.0], [0.0, 0.0]),
+        "hardsigmoid": ([-3.0, 3.0], [0.0, 0.0]),
+        "hardswish": ([-3.0, 3.0], [0.0, 1.0]),
+    }
+    for name, (places, slopes) in wanted.items():
+        function = getattr(functional, name)
+        slope = treadle.grad(lambda x, function=function: treadle.sum(function(x)))
+        for run in (slope, treadle.jit(slope)):
+            found = run(treadle.tensor(places, dtype=treadle.float64))
+            np.testing.assert_allclose(np.asarray(found), slopes, rtol=1e-12, err_msg=name)
+
+
+def test_activations_of_infinities_are_their_limits() -> None:
+    functional = nn.functional
+    ends = treadle.tensor([-np.inf, np.inf])
+    limits = {
+        "gelu": (0, np.inf), "silu": (0, np.inf), "hardswish": (0, np.inf),
+        "elu": (-1, np.inf), "softplus": (0, np.inf), "relu6": (0, 6), "hardtanh": (-1, 1),
+        "hardsigmoid": (0, 1), "sigmoid": (0, 1), "tanh": (-1, 1), "logsigmoid": (-np.inf, 0),
+    }  # fmt: skip
+    for name, wanted in limits.items():
+        function = getattr(functional, name)
+        for run in (function, treadle.jit(lambda x, function=function: function(x))):
+            np.testing.assert_array_equal(np.asarray(run(ends)), wanted, err_msg=name)
+            assert np.isnan(np.asarray(run(treadle.tensor([np.nan]))))[0], name
+
+
+def test_one_slope_of_prelu_may_have_no_axis_and_so_may_its_input() -> None:
+    prelu = nn.functional.prelu
+    for weight in (0.25, [0.25]):
+        assert prelu(treadle.tensor(-2.0), treadle.tensor(weight)).shape == ()
+        found = prelu(treadle.tensor([-2.0, 3.0]), treadle.tensor(weight))
+        np.testing.assert_array_equal(np.asarray(found), [-0.5, 3.0])
+
+
 def test_a_module_changes_its_dtype_and_keeps_what_is_shared() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3))
     model[2].weight = model[0].weight
@@ -60,6 +172,12 @@ def test_running_statistics_follow_inside_a_jitted_step_and_rest_in_evaluation()
     assert int(eager.num_batches_tracked.item()) == 2  # type: ignore[union-attr]  # it is there
 
 
+class _Packed:
+    """What PyTorch's packed sequences are known by."""
+
+    batch_sizes = (2, 1)
+
+
 MISTAKES: list[tuple[Any, type[Exception], str]] = [
     (lambda: nn.Conv2d(3, 4, 3, groups=2), treadle.ArgumentError, "in_channels must be a multiple"),
     (lambda: nn.Conv2d(4, 3, 3, groups=2), treadle.ArgumentError, "out_channels must be a multi"),
@@ -70,6 +188,20 @@ MISTAKES: list[tuple[Any, type[Exception], str]] = [
     (lambda: nn.GroupNorm(2, 3), treadle.ArgumentError, "multiple of num_groups"),
     (lambda: nn.Embedding(3, 2, padding_idx=3), treadle.ArgumentError, "is no row of 3"),
     (lambda: nn.Embedding(3, 2)(treadle.tensor([3])), treadle.IndexFault, "3"),
+    (lambda: nn.LayerNorm(3, eps=-1.0)(treadle.ones((2, 3))), treadle.ArgumentError, "eps must be"),
+    (lambda: nn.RMSNorm(3, eps=-1.0)(treadle.ones((2, 3))), treadle.ArgumentError, "found -1.0"),
+    (lambda: nn.GroupNorm(1, 3, eps=-1.0)(treadle.ones((2, 3))), treadle.ArgumentError, "eps must"),
+    (lambda: nn.BatchNorm1d(3, eps=-1.0)(treadle.ones((2, 3))), treadle.ArgumentError, "eps must"),
+    (
+        lambda: nn.BatchNorm1d(3, eps=-1.0).eval()(treadle.ones((2, 3))),
+        treadle.ArgumentError,
+        "eps must be at least 0, found -1.0",
+    ),
+    (lambda: nn.Hardtanh(2.0, 1.0)(treadle.ones(3)), treadle.ArgumentError, "min_val must be at m"),
+    (lambda: nn.MultiheadAttention(4, 2, dropout=1.5), treadle.ArgumentError, "found 1.5"),
+    (lambda: nn.LSTM(3, 4, proj_size=2), treadle.ArgumentError, "proj_size is not supported"),
+    (lambda: nn.GRU(3, 4)([treadle.zeros((2, 3))]), treadle.DTypeError, "padded to one length"),
+    (lambda: nn.LSTM(3, 4)(_Packed()), treadle.DTypeError, "no packed ones: found _Packed"),
     (lambda: nn.Linear(3, -1), treadle.ShapeError, "out_features must be a size"),
     (lambda: nn.GLU()(treadle.zeros((2, 3))), treadle.ShapeError, "whose size is 3"),
     (lambda: nn.Flatten(2, 1)(treadle.zeros((2, 3, 4))), treadle.ShapeError, "does not fit"),

@@ -50,6 +50,17 @@ def test_the_probability_at_its_end_costs_a_hundred() -> None:
     np.testing.assert_allclose(np.asarray(losses), [100.0, 100.0, np.log(2)], rtol=1e-6)
 
 
+@pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
+def test_the_gradient_of_a_probability_at_its_end_is_bounded_as_in_pytorch(jitted: bool) -> None:
+    x = treadle.tensor([0.0, 1.0, 0.0, 1.0, 1e-30, 0.25], dtype=treadle.float64)
+    y = treadle.tensor([0.0, 1.0, 1.0, 0.25, 1.0, 1.0], dtype=treadle.float64)
+    slope = treadle.grad(lambda x: functional.binary_cross_entropy(x, y, reduction="sum"))
+    found = (treadle.jit(slope) if jitted else slope)(x)
+    np.testing.assert_allclose(
+        np.asarray(found), [0.0, 0.0, -1e12, 0.75e12, -1e12, -4.0], rtol=1e-8
+    )
+
+
 def test_two_opposite_rows_cost_nothing_when_they_should_be_apart() -> None:
     a = treadle.tensor([[1.0, 0.0], [1.0, 0.0]])
     loss = nn.CosineEmbeddingLoss(margin=0.5, reduction="none")

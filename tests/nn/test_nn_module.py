@@ -85,6 +85,34 @@ def test_initialisers_have_their_spread(fill: Any, std: float) -> None:
     assert weight.is_leaf and weight.requires_grad
 
 
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda w, g: nn.init.uniform_(w, -1.0, 1.0, generator=g),
+        lambda w, g: nn.init.normal_(w, generator=g),
+        lambda w, g: nn.init.kaiming_normal_(w, mode="fan_out", generator=g),
+        lambda w, g: nn.init.xavier_uniform_(w, generator=g),
+        lambda w, g: nn.init.trunc_normal_(w, generator=g),
+        lambda w, g: nn.init.orthogonal_(w, generator=g),
+    ],
+)
+def test_an_initialiser_draws_from_the_generator_that_it_is_given(fill: Any) -> None:
+    def drawn(generator: Any) -> Any:
+        return fill(treadle.zeros((3, 4)), generator).numpy()
+
+    state = nn.init.generator_state()
+    assert np.array_equal(drawn(5), drawn(5)) and not np.array_equal(drawn(5), drawn(6))
+    assert np.array_equal(drawn(5), drawn(np.random.default_rng(5)))
+    for make in (np.random.default_rng, treadle.Generator):
+        one, other = make(7), make(7)
+        first, second = drawn(one), drawn(one)
+        assert not np.array_equal(first, second)
+        assert np.array_equal(first, drawn(other)) and np.array_equal(second, drawn(other))
+    assert nn.init.generator_state() == state
+    with pytest.raises(treadle.ArgumentError, match="generator must be a seed, a numpy"):
+        drawn("5")
+
+
 def test_drawing_inside_a_trace_is_an_error() -> None:
     f = treadle.jit(lambda x: nn.Linear(2, 2)(x))
     with pytest.raises(treadle.TraceError, match="draws random numbers"):
@@ -114,6 +142,14 @@ def test_a_state_that_does_not_fit_changes_nothing() -> None:
         with pytest.raises(treadle.DTypeError, match="is not supported") as caught:
             net.load_state_dict({**moved, "count": wrong})
         assert "in count of the state_dict" in caught.value.__notes__
+    norm = nn.BatchNorm1d(2)
+    for wrong in (np.array(2.5), treadle.tensor(2.5)):
+        state = {"num_batches_tracked": wrong, "weight": np.zeros(2)}
+        with pytest.raises(treadle.DTypeError, match=r"tracked is int64, the state_dict brings f"):
+            norm.load_state_dict(state, strict=False)
+    assert norm.weight is not None and norm.weight.tolist() == [1, 1]
+    norm.load_state_dict({"num_batches_tracked": np.array(3, np.int32)}, strict=False)
+    assert norm.num_batches_tracked is not None and norm.num_batches_tracked.item() == 3
     assert all(np.array_equal(before[k], v.numpy()) for k, v in net.state_dict().items())
     net.load_state_dict({"count": np.ones(1, np.float32)}, strict=False)
     assert net.count.item() == 1

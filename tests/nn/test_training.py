@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,59 @@ def test_several_objectives_are_reported_one_by_one() -> None:
     numbers = found.epochs[0]
     assert numbers["loss"] == pytest.approx(numbers["entropy"] + numbers["size"], rel=1e-5)
     assert "validation size" in numbers
+
+
+def test_several_targets_have_a_metric_each_and_batches_weigh_by_their_samples() -> None:
+    treadle.manual_seed(0)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(10, 2)).astype(np.float32)
+    names, sizes = (x[:, 0] > 0).astype(np.int64), x.sum(1, keepdims=True)
+    batches = [(x[a:b], {"name": names[a:b], "size": sizes[a:b]}) for a, b in ((0, 8), (8, 10))]
+
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.name, self.size = nn.Linear(2, 2), nn.Linear(2, 1)
+
+        def forward(self, x: Any) -> Any:
+            return {"name": self.name(x), "size": self.size(x)}
+
+    def loss(result: Any, target: Any) -> dict[str, Any]:
+        return {
+            "entropy": nn.functional.cross_entropy(result["name"], target["name"]),
+            "distance": nn.functional.mse_loss(result["size"], target["size"]),
+        }
+
+    metrics = {
+        "name accuracy": lambda r, t: nn.accuracy(r["name"], t["name"]),
+        "size error": lambda r, t: treadle.mean(treadle.abs(r["size"] - t["size"])),
+    }
+    model = TwoHeads()
+    optimizer = treadle.optim.Adam(model.parameters(), lr=0.1)
+    found = nn.fit(
+        model, loss, optimizer, batches, 12, batches, metrics,
+        monitor="validation name accuracy", mode="max", verbose=False,
+    )  # fmt: skip
+    best = max(found.column("validation name accuracy"))
+    assert found.best == best > 0.8
+    assert found.epochs[0]["validation size error"] > 2 * found.epochs[-1]["validation size error"]
+    right = np.asarray(model(treadle.tensor(x))["name"]).argmax(1) == names
+    assert nn.evaluate(model, loss, batches, metrics)["name accuracy"] == pytest.approx(
+        right.mean()
+    )
+
+
+def test_a_schedule_that_waits_for_a_plateau_is_told_what_is_watched() -> None:
+    model, (train, _) = network(), loaders()
+    optimizer = treadle.optim.SGD(model.parameters(), lr=0.1)
+    schedule = treadle.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=10.0)
+    nn.fit(model, nn.CrossEntropyLoss(), optimizer, train, 3, scheduler=schedule, verbose=False)
+    assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(1e-4)
+
+
+def test_the_training_loop_can_be_read_in_one_go() -> None:
+    source = Path(nn.training.__file__)
+    assert len(source.read_text().splitlines()) < 200
 
 
 def test_mistakes_of_fit_are_named() -> None:

@@ -31,7 +31,13 @@ _PLAIN = (
     "tanhshrink",
 )  # fmt: skip
 
+_KINKS = {
+    "relu": [0.0], "relu6": [0.0, 6.0], "leaky_relu": [0.0], "elu": [0.0], "celu": [0.0],
+    "selu": [0.0], "hardtanh": [-1.0, 1.0], "hardswish": [-3.0, 3.0],
+}  # fmt: skip
+
 CASES = [
+    *(_case(name, (fixed(x),), "kinks", twice=False) for name, x in _KINKS.items()),
     *(_case(name, twice=name not in ("hardsigmoid", "hardswish")) for name in _PLAIN),
     *(_case(name, (_LARGE,), "large", twice=False) for name in _PLAIN),
     _case("leaky_relu", negative_slope=0.3),
@@ -41,6 +47,7 @@ CASES = [
     _case("hardtanh", min_val=-0.4, max_val=0.9),
     _case("softplus", beta=2.0, threshold=1.5, twice=False),
     _case("prelu", (distinct(4, 6), fixed([0.25])), "one"),
+    _case("prelu", (fixed(-0.7), fixed([0.25])), "no-axes", twice=False),
     _case("prelu", (distinct(2, 3, 4), fixed([0.25, 0.5, -0.1])), "channels"),
     *(_case(name, dim=dim) for name in ("softmax", "softmin", "log_softmax") for dim in (0, -1)),
     _case("glu", dim=0),
@@ -52,4 +59,5 @@ CASES = [
 ]
 
 # PyTorch's derivative of hardsigmoid takes the float32 nearest to 1/6 in float64 as well.
+RECORDED = 20  # all of them have their digests
 CASES = [replace(c, tolerance=1e-7) if c.name == "hardsigmoid-" else c for c in CASES]

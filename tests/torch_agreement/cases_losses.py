@@ -107,4 +107,53 @@ def _numbers() -> list[Case]:
     ]
 
 
-CASES = [*_classes(), *_numbers()]
+def _sequences() -> list[Case]:
+    """CTC behind log_softmax: PyTorch's gradient is only there the derivative."""
+    padded = (normal(9, 4, 5), integers(1, 5, 4, 3))
+    single = (normal(6, 4), integers(0, 3, 3))
+    repeated = (normal(5, 3, 4), fixed([[1, 1, 2], [3, 3, 3], [1, 2, 1]]))
+    forms: list[tuple[str, tuple[Draw, ...], Any, Any, dict[str, Any]]] = [
+        ("padded", padded, [9, 8, 5, 7], [3, 1, 2, 3], {}),
+        ("in-a-row", (normal(9, 4, 5), integers(1, 5, 7)), [9, 8, 5, 7], [3, 1, 0, 3], {}),
+        ("alone", single, 6, 3, {"blank": 3}),
+        ("repeated", repeated, [5, 5, 4], [3, 3, 3], {}),
+        ("impossible", repeated, [5, 3, 1], [3, 3, 3], {"zero_infinity": True}),
+    ]
+    return [
+        _ctc(f"{label}-{how}", draws, times, sizes, {**options, "reduction": how})
+        for label, draws, times, sizes, options in forms
+        for how in REDUCTIONS
+        if not (label == "alone" and how == "none")
+    ]
+
+
+def _ctc(
+    name: str, draws: tuple[Draw, ...], times: Any, sizes: Any, options: dict[str, Any]
+) -> Case:
+    ours = treadle.nn.functional
+    return Case(
+        f"ctc_loss-{name}",
+        lambda x, y: ours.ctc_loss(ours.log_softmax(x), y, times, sizes, **options),
+        lambda torch, x, y: torch.nn.functional.ctc_loss(
+            torch.log_softmax(x, -1), y, torch.tensor(times), torch.tensor(sizes), **options
+        ),
+        draws,
+    )
+
+
+_ENDS = (fixed([0.0, 1.0, 0.0, 1.0, 1e-30, 1e-13, 0.25]), fixed([0, 1, 1, 0.5, 1, 0, 1]))
+
+
+def _at_the_ends(how: str) -> Case:
+    """The gradient of PyTorch's targets is infinite there, where the loss is not."""
+    ours = treadle.nn.functional.binary_cross_entropy
+    return Case(
+        f"binary_cross_entropy-ends-{how}",
+        lambda x, y: ours(x, y.detach(), reduction=how),
+        lambda torch, x, y: torch.nn.functional.binary_cross_entropy(x, y.detach(), reduction=how),
+        _ENDS,
+    )
+
+
+CASES = [*_classes(), *_numbers(), *_sequences(), *(map(_at_the_ends, REDUCTIONS))]
+RECORDED = 24  # all of them have their digests

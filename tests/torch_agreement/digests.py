@@ -25,7 +25,10 @@ from agreement import (
     torch_or_reason,
 )
 
-NAMES = ("convolution", "padding", "pooling", "resize")
+NAMES = (
+    "activations", "convolution", "layers", "losses", "normalization", "padding", "pooling",
+    "resize",
+)  # fmt: skip
 PATH = RECORDS / "digests.npz"
 
 

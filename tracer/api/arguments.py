@@ -100,6 +100,14 @@ def real(name: str, value: object) -> float:
     return float(number)
 
 
+def added_number(name: str, value: object) -> float:
+    """A Python number that is added below a root: raises ArgumentError unless it is at least 0."""
+    found = real(name, value)
+    if not found >= 0:
+        raise ArgumentError(f"{name} must be at least 0, found {found}")
+    return found
+
+
 def option(name: str, value: object, allowed: tuple[str, ...]) -> str:
     """`value`, if it is one of those allowed; raises ArgumentError naming the nearest."""
     if isinstance(value, str) and value in allowed:

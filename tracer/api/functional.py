@@ -16,6 +16,7 @@ from treadle.ir.errors import ArgumentError, DTypeError, ShapeError
 from treadle.ir.types import dtype_of, float32, reduced_shape, shape_text
 from treadle.tracer.api.arguments import (
     Axis,
+    added_number,
     array_function,
     as_float,
     as_float_tensor,
@@ -24,7 +25,6 @@ from treadle.tracer.api.arguments import (
     axis_of,
     flag,
     option,
-    real,
 )
 from treadle.tracer.api.creation import as_int
 from treadle.tracer.execute import apply, reshape_view, view
@@ -91,13 +91,13 @@ def layer_norm(
     """(x - mean) / sqrt(var + eps) over the last dimensions, which are `normalized_shape`, times
     `weight` plus `bias`, both of that shape. var is not corrected.
 
-    Raises ShapeError where the shapes differ from that.
+    Raises ShapeError where the shapes differ from that, ArgumentError for an eps below 0.
     """
     found = as_float_tensor(x)
     expected = _sizes(normalized_shape)
     _check_normalized(found, expected)
     axes = tuple(range(found.ndim - len(expected), found.ndim))
-    scaled = apply("layer_norm", found, axes=axes, eps=real("eps", eps))
+    scaled = apply("layer_norm", found, axes=axes, eps=added_number("eps", eps))
     if weight is not None:
         scaled = apply("mul", *promote(scaled, _affine("weight", weight, expected)))
     if bias is not None:
