@@ -16,26 +16,48 @@ import pytest
 
 import treadle
 from treadle import nn
-from treadle.data import DataLoader, TensorDataset
+from treadle.data import DataLoader, Dataset, sample_generator
 from treadle.nn.weights_file import CheckpointError
 from treadle.optim import lr_scheduler
 
 numpy_files = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
 
 
-class Run:
-    """A network with dropout, Adam, a schedule and a shuffled loader."""
+class Noisy(Dataset):
+    """Rows with noise that is drawn anew for each epoch."""
 
-    def __init__(self, seed: int = 0, width: int = 8) -> None:
+    def __init__(self) -> None:
+        rng = np.random.default_rng(5)
+        self.rows = rng.normal(size=(40, 4)).astype(np.float32), rng.integers(0, 3, 40)
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = (part[index] for part in self.rows)
+        return x + sample_generator().normal(size=4).astype(np.float32) / 4, y
+
+
+class Run:
+    """A network with dropout and running statistics, momentum, a schedule, a shuffled loader that
+    may have workers and adds noise."""
+
+    def __init__(self, seed: int = 0, width: int = 8, workers: int = 0) -> None:
         treadle.manual_seed(seed)
         self.model = nn.Sequential(
             nn.Linear(4, width), nn.ReLU(), nn.Dropout(0.3), nn.Linear(width, 3)
         )
-        self.optimizer = treadle.optim.Adam(self.model.parameters(), lr=0.05)
+        self.optimizer: treadle.optim.Optimizer = treadle.optim.Adam(
+            self.model.parameters(), lr=0.05
+        )
+        if workers:
+            norm = nn.BatchNorm1d(3)
+            self.model.append(norm)
+            self.optimizer = treadle.optim.SGD(
+                self.model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01
+            )
         self.scheduler = lr_scheduler.CosineAnnealingLR(self.optimizer, 50)
-        rng = np.random.default_rng(5)
-        data = TensorDataset(rng.normal(size=(40, 4)).astype(np.float32), rng.integers(0, 3, 40))
-        self.loader = DataLoader(data, 8, shuffle=True, drop_last=True)
+        self.loader = DataLoader(Noisy(), 8, shuffle=True, drop_last=True, num_workers=workers)
         model, optimizer = self.model, self.optimizer
 
         @treadle.jit
@@ -85,37 +107,54 @@ def test_a_resumed_run_is_bitwise_the_one_that_went_on(tmp_path: Path) -> None:
 
 KILLED = """
 import sys
+from pathlib import Path
 sys.path.insert(0, {here!r})
 from test_checkpoint import Run
 import treadle
-run = Run()
-print("begun", flush=True)
-for _ in range(100000):
+run, done = Run(seed=int(sys.argv[1]), workers=2), 0
+if Path({path!r}).exists():
+    done = treadle.load_checkpoint({path!r}, **run.parts())["steps"]
+for step in range(done + 1, {steps} + 1):
     run.go(1)
-    treadle.save_checkpoint({path!r}, **run.parts(), extra={{"steps": _ + 1}})
+    treadle.save_checkpoint({path!r}, **run.parts(), extra={{"steps": step}})
+    print(step, flush=True)
 """
 
 
-def test_a_run_killed_while_it_saves_goes_on_from_a_whole_file(tmp_path: Path) -> None:
-    path = tmp_path / "run.safetensors"
-    script = KILLED.format(here=str(Path(__file__).parent), path=str(path))
-    for pause in (0.05, 0.11):
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
-        while not path.exists() and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(pause)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        resumed, whole = Run(seed=3), Run()
-        steps = treadle.load_checkpoint(path, **resumed.parts())["steps"]
-        resumed.go(2)
-        whole = Run()
-        for _ in range(steps + 2):
-            whole.go(1)
-        assert_same(whole.weights(), resumed.weights())
-        path.unlink()
+def test_a_run_killed_again_and_again_ends_with_the_weights_of_one_that_was_not(
+    tmp_path: Path,
+) -> None:
+    """Momentum, a schedule, dropout masks, running statistics, the order of samples and the noise
+    that workers add: everything goes on where the last whole checkpoint stood."""
+    path, steps, rng = tmp_path / "run.safetensors", 40, np.random.default_rng()
+    script = KILLED.format(here=str(Path(__file__).parent), path=str(path), steps=steps)
+    seen = 0
+    for attempt in range(4):
+        command = [sys.executable, "-c", script, str(attempt)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            if attempt < 3:
+                for _ in range(int(rng.integers(3, 9))):
+                    seen = int(process.stdout.readline())
+                time.sleep(rng.uniform(0, 0.03))
+                process.send_signal(signal.SIGKILL)
+            process.communicate()
+        assert process.returncode == (-signal.SIGKILL if attempt < 3 else 0)
+        stored = treadle.load_checkpoint(path, **Run(workers=2).parts())["steps"]
+        assert stored >= seen
+    assert stored == steps
+    whole, wanted = Run(workers=2), []
+    for more in (steps, 3):
+        whole.go(more)
+        wanted.append((whole.weights(), whole.scheduler.get_last_lr()))
+    killed = Run(seed=9, workers=2)
+    treadle.load_checkpoint(path, **killed.parts())
+    for more, (weights, rate) in zip((0, 3), wanted, strict=True):
+        killed.go(more)
+        assert_same(weights, killed.weights())
+        assert killed.scheduler.get_last_lr() == rate
+    for left in tmp_path.iterdir():  # what was being written when the process died
+        assert left == path or left.name.startswith(f".{path.name}.")
 
 
 def test_the_file_is_plain_safetensors_with_the_model_under_its_keys(tmp_path: Path) -> None:
