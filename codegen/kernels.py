@@ -17,6 +17,7 @@ from treadle.codegen.adding import emit_adding
 from treadle.codegen.addressed import Addresses
 from treadle.codegen.attention import emit_attention
 from treadle.codegen.attention_grad import emit_attention_grad
+from treadle.codegen.channels import emit_channels
 from treadle.codegen.check import emit_check
 from treadle.codegen.contract import Workplace, emit_contract
 from treadle.codegen.emission import Emission
@@ -28,12 +29,14 @@ from treadle.codegen.loops import tile_bounds
 from treadle.codegen.pixels import emit_pixels
 from treadle.codegen.plan import HostPlan, KernelPlan, Product, TablePlan, region_of
 from treadle.codegen.plan_attention import AttentionPlan
+from treadle.codegen.plan_channels import ChannelPlan
 from treadle.codegen.plan_control import ControlPlan
 from treadle.codegen.plan_fused import FusedPlan
 from treadle.codegen.plan_lines import LinesPlan
 from treadle.codegen.plan_pixels import PixelPlan
 from treadle.codegen.plan_taps import TapPlan
 from treadle.codegen.plan_window_loops import WindowLoopsPlan
+from treadle.codegen.plan_winograd import WinogradPlan
 from treadle.codegen.regions import Region
 from treadle.codegen.running import emit_running
 from treadle.codegen.scope import RegionCode
@@ -42,6 +45,7 @@ from treadle.codegen.sorting import emit_sort
 from treadle.codegen.taps import emit_taps
 from treadle.codegen.topk import emit_topk
 from treadle.codegen.window_loops import emit_window_loops
+from treadle.codegen.winograd import emit_winograd
 from treadle.ir.graph import Instr, Value
 from treadle.ir.memory import Place
 
@@ -123,10 +127,14 @@ def _product(
     addresses: list[Val],
     where: Workplace,
 ) -> None:
-    if isinstance(plan, PixelPlan):
+    if isinstance(plan, ChannelPlan):
+        emit_channels(state, w, instr, plan, addresses, where)
+    elif isinstance(plan, PixelPlan):
         emit_pixels(state, w, instr, plan, addresses, where)
     elif isinstance(plan, TapPlan):
         emit_taps(state, w, instr, plan, addresses, where)
+    elif isinstance(plan, WinogradPlan):
+        emit_winograd(state, w, instr, plan, addresses, where)
     elif isinstance(plan, WindowLoopsPlan):
         emit_window_loops(state, w, instr, plan, addresses, where)
     else:

@@ -188,9 +188,9 @@ class _Pixels:
             emit_scatter(w, plan, staged, result, (images, line, rows))
         if finish is not None:
             every = what.high.every
-            lines = w.mul(line, every), plan.span * every
+            whole = w.mul(line, every), plan.span * every
             ctx = self._field(w, "ctx")
-            finish_pieces(w, plan, finish, ctx, (image, images), group, (row, rows), lines)
+            finish_pieces(w, plan, finish, ctx, (image, images), group, (row, rows), whole)
         w.ret()
         return self.state.merged(w)
 

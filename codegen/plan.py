@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from treadle.codegen.faults import can_fault
 from treadle.codegen.plan_attention import AttentionPlan, plan_attention
+from treadle.codegen.plan_channels import ChannelPlan, plan_channels
 from treadle.codegen.plan_contract import ContractPlan, Variant, plan_contract
 from treadle.codegen.plan_control import ControlPlan
 from treadle.codegen.plan_convolution import convolution_of
@@ -25,6 +26,7 @@ from treadle.codegen.plan_stream import far_results, streamed_results
 from treadle.codegen.plan_taps import TapPlan, plan_taps
 from treadle.codegen.plan_tiles import GRAIN, tiles_for
 from treadle.codegen.plan_window_loops import WindowLoopsPlan, plan_window_loops
+from treadle.codegen.plan_winograd import WinogradPlan, plan_winograd
 from treadle.codegen.regions import Region
 from treadle.codegen.target import Target
 from treadle.ir.control import is_control
@@ -92,7 +94,7 @@ class TablePlan:
         return f"table of {self.count}, lengths {lengths}, {tiles}; {self.body}"
 
 
-Product = ContractPlan | PixelPlan | TapPlan | WindowLoopsPlan
+Product = ContractPlan | ChannelPlan | PixelPlan | TapPlan | WinogradPlan | WindowLoopsPlan
 Body = (
     FusedPlan | TablePlan | Product | AttentionPlan | LinesPlan | SequentialPlan | HostPlan
     | ControlPlan
@@ -171,14 +173,16 @@ def plan_function(
     target: Target,
     prefix: str = "",
     tiles: set[Variant] | None = None,
+    winograd: int = 0,
 ) -> Plan:
     """Decide how each instruction of a KERNELS-level function runs on `target`.
 
-    `prefix`: of the kernels' names, in a region; `tiles`: register tiles that the module has.
+    `prefix`: of the kernels' names, in a region; `tiles`: register tiles that the module has;
+    `winograd`: up to what size convolutions may compute squares of positions together.
     Raises CompileError for an instruction that has no kernel.
     """
     kernels: list[KernelPlan] = []
-    kinds = _Kinds(fn, memory, target, prefix, set() if tiles is None else tiles)
+    kinds = _Kinds(fn, memory, target, prefix, set() if tiles is None else tiles, winograd)
     for number, instr in enumerate(fn.instrs):
         if instr.op.name in _FREE:
             continue
@@ -206,10 +210,11 @@ class _Kinds:
     """Plans each structure once: equal layers have equal kernels."""
 
     def __init__(
-        self, fn: Function, memory: MemoryPlan, target: Target, prefix: str, tiles: set[Variant]
-    ) -> None:
+        self, fn: Function, memory: MemoryPlan, target: Target, prefix: str, tiles: set[Variant],
+        winograd: int,
+    ) -> None:  # fmt: skip
         self.fn, self.memory, self.target = fn, memory, target
-        self.prefix, self.tiles = prefix, tiles
+        self.prefix, self.tiles, self.winograd = prefix, tiles, winograd
         self.found: dict[Hashable, _Kind] = {}
         self.read = {*fn.outputs, *(arg for instr in fn.instrs for arg in instr.args)}
 
@@ -220,7 +225,7 @@ class _Kinds:
             if is_control(instr):
                 body: Body = self._control(instr)
             else:
-                body = _plan_instr(instr, self.target, self.tiles)
+                body = _plan_instr(instr, self.target, self.tiles, self.winograd)
             self.found[key] = _Kind(body, _hint(instr), can_fault(instr))
         return self.found[key]
 
@@ -229,7 +234,9 @@ class _Kinds:
         inner = self.memory.inner[instr]
         start = f"{self.prefix}r{len(self.found)}"
         plans = [
-            plan_function(region, memory, self.target, f"{start}b{n}_", self.tiles)
+            plan_function(
+                region, memory, self.target, f"{start}b{n}_", self.tiles, self.winograd
+            )
             for n, (region, memory) in enumerate(zip(instr.regions, inner.plans, strict=True))
         ]
         times = cast(Any, instr.attrs).length if instr.op.name == "scan" else 1
@@ -260,7 +267,7 @@ class _Kinds:
         return tuple(places[r] for r in instr.results) == (places[instr.args[0]],)
 
 
-def _plan_instr(instr: Instr, target: Target, tiles: set[Variant]) -> Body:
+def _plan_instr(instr: Instr, target: Target, tiles: set[Variant], winograd: int) -> Body:
     attrs = cast(Any, instr.attrs)
     if instr.op.name == "fused":
         return plan_fused(region_of(instr), target)
@@ -271,7 +278,7 @@ def _plan_instr(instr: Instr, target: Target, tiles: set[Variant]) -> Body:
         region = instr.regions[0] if instr.regions else None
         result = region.inputs[0].type if region else instr.result.type
         if "[" in attrs.spec:
-            return _plan_windows(attrs.spec, left, right, result, target, region)
+            return _plan_windows(attrs.spec, left, right, result, target, region, winograd)
         return plan_contract(attrs.spec, left, right, result, target, tiles, region)
     if instr.op.name in ("attention_forward", "attention_backward"):
         return plan_attention(instr, target)
@@ -291,11 +298,18 @@ def _plan_windows(
     result: TensorType,
     target: Target,
     region: Function | None,
+    winograd: int,
 ) -> Product:
     """By the kernel of its form; in plain loops where it has none."""
     what = convolution_of(spec, left, right, result) if result.dtype.is_float else None
+    if what is not None and winograd:
+        squares = plan_winograd(what, result.dtype, target, region, winograd)
+        if squares is not None:
+            return squares
     if what is not None and what.form == "pixels":
-        return plan_pixels(what, result.dtype, target, region)
+        pixels = plan_pixels(what, result.dtype, target, region)
+        channels = plan_channels(what, result.dtype, target, region)
+        return channels if channels is not None and channels.beats(pixels, target) else pixels
     if what is not None and region is None and what.high.tap_step > 0 < what.wide.tap_step:
         return plan_taps(what, result.dtype, target)
     return plan_window_loops(spec, left, right, result, target, region)

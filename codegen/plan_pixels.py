@@ -52,7 +52,8 @@ class PixelPhase:
 @dataclass(frozen=True, slots=True)
 class PixelPlan:
     """One convolution; see above. `staged`: a tile is summed in memory of its own and copied to its
-    places in the result at the end. `line_pieces`: the epilogue runs line by line."""
+    places in the result at the end. `line_pieces`: the epilogue runs line by line. `cycles`: what
+    it takes on one thread, roughly."""
 
     what: Convolution
     dtype: DType
@@ -73,6 +74,7 @@ class PixelPlan:
     packs: int
     shared: int
     own: int
+    cycles: float
     epilogue: FusedPlan | None
 
     @property
@@ -154,7 +156,7 @@ def plan_pixels(
         or line_pieces
         or ends_on_vector(what, span * what.high.every, epilogue)
     ]  # fmt: skip
-    images, span, bm = _pieces(what, line, spans, most, (mr, nr), lanes, wanted, shifts)
+    cost, (images, span, bm) = _pieces(what, line, spans, most, (mr, nr), lanes, wanted, shifts)
     columns = images * span * line
     around = what.groups * -(-what.images // images) * -(-lines // span)
     staged = images > 1 or len(phases) > 1
@@ -179,7 +181,7 @@ def plan_pixels(
         what.high.taps if unrolled else 1, staged, line_pieces, ld, whole((), work),
         around * -(-what.rows // bm),
         what.groups * -(-what.channels // cb) if tiles_for(work) > 1 else 1,
-        up(at * dtype.itemsize, ALIGN), gathered + piece + edge, epilogue,
+        up(at * dtype.itemsize, ALIGN), gathered + piece + edge, work * cost, epilogue,
     )  # fmt: skip
 
 
@@ -205,16 +207,17 @@ def _registers(rows: int, lanes: int, target: Target) -> tuple[int, int]:
 def _pieces(
     what: Convolution, line: int, spans: Sequence[int], most: int, tile: tuple[int, int],
     lanes: int, wanted: int, shifts: bool,
-) -> tuple[int, int, int]:  # fmt: skip
-    """(images, lines, rows) of a tile that cost least, in cycles for each of the multiplications:
-    idle lanes, idle threads, pixels gathered for few rows, more than the caches hold."""
+) -> tuple[float, tuple[int, int, int]]:  # fmt: skip
+    """(images, lines, rows) of a tile that cost least, behind their cost: cycles of one thread for
+    each of the multiplications' that the result needs. What makes it: idle lanes, pixels gathered
+    for few rows, more than the caches hold; and, for the choice alone, idle threads."""
     mr, nr = tile
     down = -(-what.rows // mr)
     lines = spans[-1]
     shapes = [(1, span) for span in spans]
     if lines * line < 16 * nr:
         shapes += [(n, lines) for n in range(2, what.images + 1)]
-    best: tuple[float, tuple[int, int, int]] | None = None
+    best: tuple[float, float, tuple[int, int, int]] | None = None
     for images, span in shapes:
         across = what.groups * -(-what.images // images) * -(-lines // span)
         columns = images * span * line
@@ -239,11 +242,12 @@ def _pieces(
             run = what.pixels if whole_image else line
             gather = _GATHERING * once * up(run, lanes) / run / (each * mr)
             for_itself = 0.25 * nr / columns + 0.5 / each  # what each tile and panel begin with
-            cost = lanes_cost * (down * mr / what.rows) * idle * few * (1 + gather + for_itself / 8)
-            if best is None or cost < best[0]:
-                best = cost, (images, span, min(each * mr, up(what.rows, mr)))
+            cost = lanes_cost * (down * mr / what.rows) * (1 + gather + for_itself / 8)
+            if best is None or cost * idle * few < best[0]:
+                found = images, span, min(each * mr, up(what.rows, mr))
+                best = cost * idle * few, cost, found
     assert best is not None
-    return best[1]
+    return best[1:]
 
 
 def _computed(all_images: int, images: int, lines: int, span: int, line: int, lanes: int) -> float:

@@ -302,7 +302,7 @@ class _Pack:
                 k = w.binary("llvm.smin", block, last_k)
                 lines = [w.load(vec(self.elem, width), w.gep(s, k, self.elem)) for s in starts]
                 there = self._at(column, k, panel)
-                turned = _turned(w, lines)
+                turned = turned_vectors(w, lines)
                 for i in range(width):
                     part = range(i // rows * rows, (i // rows + 1) * rows)
                     piece = w.shuffle(turned[i % rows], None, part) if width > rows else turned[i]
@@ -322,7 +322,7 @@ class _Pack:
                 w.store(zero(elem), w.gep(there, i, elem))
 
 
-def _turned(w: FunctionWriter, lines: list[Val]) -> list[Val]:
+def turned_vectors(w: FunctionWriter, lines: list[Val]) -> list[Val]:
     """n vectors turned within each run of n lanes: lane n q + r of the j-th result is lane
     n q + j of the r-th line."""
     n, size = len(lines), lines[0].type.lanes

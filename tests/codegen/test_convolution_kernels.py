@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from native_call import Native, close, emitted_for, function_of
 
+from treadle.codegen.plan_channels import ChannelPlan
 from treadle.codegen.plan_pixels import PixelPlan
 from treadle.codegen.plan_taps import TapPlan
 from treadle.codegen.plan_window_loops import WindowLoopsPlan
@@ -88,7 +89,8 @@ def windows(
     ids=str,
 )
 def test_real_layers_in_small(x: Shape, w: Shape, a: ConvAttrs, target: Target) -> None:
-    for code, kind in zip(check(x, w, a, target), (PixelPlan, PixelPlan, TapPlan), strict=True):
+    pixels = (PixelPlan, ChannelPlan)
+    for code, kind in zip(check(x, w, a, target), (pixels, pixels, TapPlan), strict=True):
         (kernel,) = code.plan.kernels
         assert isinstance(kernel.body, kind)
 
