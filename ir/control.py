@@ -95,11 +95,16 @@ def has_control(fn: Function) -> bool:
     return any(i.op.has(Trait.CONTROL) for i in fn.instrs)
 
 
+def _runs_regions(instr: Instr) -> bool:
+    """Do the regions of `instr` run where it stands? Those of a derivative do not."""
+    return bool(instr.regions) and instr.op.name != "attach_vjp"
+
+
 def instr_can_fail(instr: Instr) -> bool:
     """Can a run of `instr` record a fault, in itself or in what its regions hold?"""
     if can_fail(instr.op, instr.attrs):
         return True
-    if not instr.regions:
+    if not _runs_regions(instr):
         return False
     return any(can_fail(i.op, i.attrs) for region in instr.regions for i in walk(region))
 
@@ -108,7 +113,7 @@ def has_effect(instr: Instr) -> bool:
     """Is `instr` kept for an effect, of itself or of what its regions hold?"""
     if Trait.EFFECT in instr.op.traits and not is_droppable(instr.attrs):
         return True
-    if not instr.regions:
+    if not _runs_regions(instr):
         return False
     inside = (i for region in instr.regions for i in walk(region))
     return any(i.op.has(Trait.EFFECT) and not is_droppable(i.attrs) for i in inside)
@@ -118,7 +123,7 @@ def instr_must_run(instr: Instr) -> bool:
     """As `must_run`, for an instruction with what its regions hold."""
     if must_run(instr.op, instr.attrs):
         return True
-    if not instr.regions:
+    if not _runs_regions(instr):
         return False
     return any(must_run(i.op, i.attrs) for region in instr.regions for i in walk(region))
 

@@ -19,6 +19,8 @@ def calls_host(instr: Instr) -> bool:
     """Does `instr`, or what its regions hold, call Python code?"""
     if instr.op.name in HOST_OPS:
         return True
+    if instr.op.name == "attach_vjp":  # its region does not run where it stands
+        return False
     return bool(instr.regions) and any(map(has_host_calls, instr.regions))
 
 

@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 
 from treadle.ir.attr_types import wrong_attributes
+from treadle.ir.custom import check_attached
 from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import TreadleError, VerifyError
 from treadle.ir.graph import Function, Instr, Level, Value
@@ -169,6 +170,9 @@ def _region_types(instr: Instr) -> Iterator[Fault]:
 
         yield from (Fault(message, instr) for message in check_control(instr))
         return
+    if instr.op.name == "attach_vjp":
+        yield from (Fault(message, instr) for message in check_attached(instr))
+        return
     if instr.op.name not in ("fused", "contract", "update"):
         return  # a table's region has the shapes of one flat instance; see check_region
     if len(instr.regions) != 1:
@@ -209,7 +213,7 @@ def _at_level(instr: Instr, level: Level) -> Iterator[Fault]:
         if op.name == "gradient":
             yield from _gradient(instr)
         return
-    if op.has(Trait.COMPOSITE) or op.name in ("gradient", "variable"):
+    if op.has(Trait.COMPOSITE) or op.name in ("gradient", "variable", "attach_vjp"):
         yield Fault(f"must be gone at level {level.name}", instr)
         return
     if level is Level.CORE:

@@ -20,11 +20,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from treadle.ir.builder import Builder
+from treadle.ir.custom import attached, followed_args
 from treadle.ir.errors import GradientError
 from treadle.ir.graph import Function, Instr, Level, Loc, Value
 from treadle.ir.op import NOT_DIFFERENTIABLE, Trait
 from treadle.passes import dce
 from treadle.passes.copier import Copier, Shared
+from treadle.passes.custom_grad import custom_cotangents
 from treadle.passes.inline import with_instrs
 from treadle.passes.manager import Pass, PassContext
 
@@ -110,6 +112,8 @@ def sweep_back(
                 from treadle.passes.control_grad import control_cotangents  # it sweeps regions
 
                 found = control_cotangents(b, instr, total, moving, larger)
+            elif instr.op.name == "attach_vjp":
+                found = custom_cotangents(b, instr, total, moving)
             else:
                 found = _cotangents(b, instr, total)
             for arg, ct in found:
@@ -131,7 +135,7 @@ def between(instrs: Sequence[Instr], xs: Sequence[Value]) -> tuple[list[Instr], 
     moving = set(xs)
     path: list[Instr] = []
     for instr in instrs[_first_maker(instrs, xs) :]:
-        if instr.op.name == "stop_gradient" or moving.isdisjoint(instr.args):
+        if instr.op.name == "stop_gradient" or moving.isdisjoint(followed_args(instr)):
             continue
         floats = [r for r in instr.results if r.type.dtype.is_float]
         if floats:
@@ -187,6 +191,10 @@ def _drop_identities(fn: Function) -> Function:
     for instr in fn.instrs:
         if instr.op.name in _IDENTITIES:
             copier.replace(instr.result, copier.of(instr.args[0]))
+        elif instr.op.name == "attach_vjp":
+            copier.leave_out()
+            for result, output in zip(instr.results, attached(instr).outputs, strict=True):
+                copier.replace(result, copier.of(output))
         else:
             copier.keep(instr, regions.of(instr))
     return copier.finish()

@@ -23,6 +23,7 @@ from collections.abc import Collection, Sequence
 
 from treadle.ir.builder import Builder
 from treadle.ir.control import (
+    has_effect,
     operands,
     params,
     results,
@@ -32,6 +33,7 @@ from treadle.ir.control import (
 from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import GradientError
 from treadle.ir.graph import Function, Instr, Param, Result, Value
+from treadle.ir.host import calls_host
 from treadle.ir.ops.control import ScanAttrs
 from treadle.ir.types import TensorType
 from treadle.passes.autodiff import Larger, between, sweep_back
@@ -77,6 +79,7 @@ def _branch(region: Function, wanted: Sequence[int], live: Sequence[int], instr:
     inner = Builder(f"{region.name}_back")
     xs = [inner.param(p.value.type, f"p{n}") for n, p in enumerate(region.params)]
     outs = inline(inner, region, xs, effects=False)
+    again = set(inner.instrs)
     cts = [inner.param(outs[n].type, f"ct {n}") for n in live]
     larger: Larger = []
     targets = [xs[n] for n in wanted]
@@ -85,7 +88,41 @@ def _branch(region: Function, wanted: Sequence[int], live: Sequence[int], instr:
     if larger:
         known = with_instrs(inner, larger)
         grads = [known.get(v, v) for v in grads]
+    _leave_effects(inner, again, grads)
     return inner.finish([Result(g, f"d{n}") for n, g in zip(wanted, grads, strict=True)])
+
+
+def _leave_effects(b: Builder, again: Collection[Instr], grads: Sequence[Value]) -> None:
+    """Of the instructions that are computed again, leave out those that only have an effect; raise
+    GradientError where one that must run once is needed."""
+    if not any(_runs_once(i) for i in again):
+        return
+    needed = set(grads)
+    kept: list[Instr] = []
+    for instr in reversed(b.instrs):
+        if not (instr in again and _runs_once(instr)):
+            kept.append(instr)
+            needed.update(instr.args)
+        elif not needed.isdisjoint(instr.results):
+            raise _repeated(instr)
+    b.clear()
+    for instr in reversed(kept):
+        b.append(instr)
+
+
+def _runs_once(instr: Instr) -> bool:
+    """Does `instr` call Python code that is not to be called again?"""
+    return calls_host(instr) and has_effect(instr)
+
+
+def _repeated(instr: Instr) -> GradientError:
+    at = f" (at {instr.loc})" if instr.loc is not None else ""
+    error = GradientError(
+        "a callback in a branch or a remat whose derivative needs its result would be called a "
+        f"second time; say that it is pure (pure=True), or call it outside{at}"
+    )
+    error.located = bool(at)
+    return error
 
 
 # --- loops ---------------------------------------------------------------------------------------

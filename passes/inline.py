@@ -10,38 +10,40 @@ from collections.abc import Sequence
 
 from treadle.ir.builder import Builder
 from treadle.ir.control import instr_must_run
+from treadle.ir.custom import is_attached
 from treadle.ir.graph import Function, Instr, Param, Result, Value
 
 
 def inline(
     b: Builder, region: Function, args: Sequence[Value], effects: bool = True
 ) -> tuple[Value, ...]:
-    """Emit `region` into `b`; its results. Without `effects` what only has effects is left out."""
+    """Emit `region` into `b`; its results. Without `effects` what only has effects is left out,
+    in loops and branches inside of it too."""
     known = dict(zip(region.inputs, args, strict=True))
     used = {a for i in region.instrs for a in i.args} | set(region.outputs)
     for instr in region.instrs:
         if not effects and instr_must_run(instr) and used.isdisjoint(instr.results):
             continue
-        emit_copy(b, instr, known)
+        emit_copy(b, instr, known, effects)
     return tuple(known.get(v, v) for v in region.outputs)
 
 
-def emit_copy(b: Builder, instr: Instr, known: dict[Value, Value]) -> Instr:
+def emit_copy(b: Builder, instr: Instr, known: dict[Value, Value], effects: bool = True) -> Instr:
     """Append a copy of `instr` with operands by `known`, to which its results are added."""
     args = [known.get(a, a) for a in instr.args]
     types = [r.type for r in instr.results]
-    regions = [copied(region) for region in instr.regions]
+    regions = [copied(region, effects or is_attached(instr)) for region in instr.regions]
     made = Instr(instr.op, args, instr.attrs, types, instr.loc, regions)
     b.append(made)
     known.update(zip(instr.results, made.results, strict=True))
     return made
 
 
-def copied(fn: Function) -> Function:
-    """`fn` with values of its own."""
+def copied(fn: Function, effects: bool = True) -> Function:
+    """`fn` with values of its own; `effects` as for `inline`."""
     b = Builder(fn.name)
     params = tuple(Param(Value(p.value.type), p.path, p.kind) for p in fn.params)
-    outs = inline(b, fn, [p.value for p in params])
+    outs = inline(b, fn, [p.value for p in params], effects)
     results = tuple(Result(v, r.path, r.kind) for v, r in zip(outs, fn.results, strict=True))
     return Function(fn.name, params, tuple(b.instrs), results)
 

@@ -31,8 +31,9 @@ from treadle.ir.types import DType, TensorType, bool_, float32, float64, int32, 
 Array = npt.NDArray[Any]
 Choose = Callable[[int], int]  # a number below n
 
-_STEERING = frozenset({"variable", "stop_gradient", "gradient"})
+_STEERING = frozenset({"variable", "stop_gradient", "gradient", "attach_vjp"})
 _PRINTING = frozenset({"debug_print"})  # has no results; `prints` adds to those of the program
+_HOST = frozenset({"callback", "watch"})  # Python code, which is not in the program
 _KERNEL_LEVEL = frozenset({"fused", "fused_table", "contract", "update"})  # what passes make
 _SMOOTH_OPS = """
     neg sin cos tanh sigmoid erf softplus expm1 add sub mul sum mean var softmax log_softmax
@@ -82,7 +83,7 @@ class Program:
 
 def _ordinary() -> frozenset[str]:
     plain = frozenset(op.name for op in all_ops() if not op.has(Trait.CONTROL))
-    return plain - _STEERING - _PRINTING - _KERNEL_LEVEL
+    return plain - _STEERING - _PRINTING - _HOST - _KERNEL_LEVEL
 
 
 EVERYTHING = Menu(_ordinary(), (float32, float64, int32, int64, bool_), special_values=True)

@@ -136,6 +136,13 @@ class Node:
         self.pull = self.spend = None
         self.freed = True
 
+    def pulled(
+        self, cts: Sequence[Tensor | None], needed: Sequence[bool]
+    ) -> Sequence[Tensor | None]:
+        """What `pull` gives; `needed`: which operands a cotangent is wanted for."""
+        assert self.pull is not None
+        return self.pull(cts)
+
     @property
     def name(self) -> str:
         """The op's name, for messages."""

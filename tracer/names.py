@@ -18,7 +18,10 @@ from typing import Any
 from treadle.ir.dataclass import dataclass
 from treadle.tracer.bytecode import NOTHING, Instruction, instructions, is_remainder
 
-_OPEN_PARTS = ("treadle.nn", "treadle.examples", "treadle.bench")
+_OPEN_PARTS = (
+    "treadle.nn", "treadle.examples", "treadle.bench",
+    "treadle.tracer.custom", "treadle.tracer.function",  # what these call is the user's
+)  # fmt: skip
 _OPAQUE = frozenset({"numpy", "llvmlite", "torch", "jax", "jaxlib", "builtins", "pytest"})
 # Objects of these act on the world around the program; they carry no values of it.
 _EFFECTS = frozenset(

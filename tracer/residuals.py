@@ -36,9 +36,12 @@ def split(joint: Function, params: int, results: int) -> Split:
     """`joint` has `params` parameters, then one a cotangent; `results` results, then gradients."""
     forward_results = joint.results[:results]
     gradients = joint.results[results:]
+    after = _dependent(joint, [p.value for p in joint.params[params:]])
     effects = [i for i in joint.instrs if instr_must_run(i)]
-    ahead = _needed(joint, (r.value for r in forward_results), effects)
-    behind = _needed(joint, (r.value for r in gradients), ())
+    ahead = _needed(
+        joint, (r.value for r in forward_results), [i for i in effects if i not in after]
+    )
+    behind = _needed(joint, (r.value for r in gradients), [i for i in effects if i in after])
     again = _cheap(joint, ahead & behind)
     inputs = {p.value: n for n, p in enumerate(joint.params[:params])}
     saved: dict[Value, None] = {}
@@ -64,6 +67,17 @@ def _needed(fn: Function, roots: Iterable[Value], always: Iterable[Instr]) -> se
         if made is not None and made not in found:
             found.add(made)
             stack.extend(made.args)
+    return found
+
+
+def _dependent(fn: Function, values: Iterable[Value]) -> set[Instr]:
+    """The instructions that depend on `values`."""
+    found: set[Instr] = set()
+    reached = set(values)
+    for instr in fn.instrs:
+        if not reached.isdisjoint(instr.args):
+            found.add(instr)
+            reached.update(instr.results)
     return found
 
 

@@ -312,7 +312,7 @@ class _Backward:
         if not any(needed):
             return [None] * len(node.edges)
         if node.pull is not None:
-            return node.pull(cts)
+            return node.pulled(cts, needed)
         return self._rule(node, cts, needed)
 
     def _rule(

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treadle.ir.builder import Builder
+from treadle.ir.custom import followed_args
 from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import GradientError, TraceError, TreadleError
 from treadle.ir.graph import Function, Instr, Loc, Result, Value
@@ -464,7 +465,7 @@ def reached_from(root: Value, within: Collection[Value] | None = None) -> dict[V
         made = stack.pop().producer
         if made is None or not tape.differentiable(made.op):
             continue
-        for arg in made.args:
+        for arg in followed_args(made):
             if arg not in reached and (within is None or arg in within):
                 reached[arg] = None
                 stack.append(arg)

@@ -60,8 +60,10 @@ from treadle.tracer.api import *  # noqa: F403  the array functions
 from treadle.tracer.callback import callback
 from treadle.tracer.control import cond, map, remat, scan, switch, while_loop
 from treadle.tracer.create import tensor
+from treadle.tracer.custom import custom_vjp
 from treadle.tracer.execute import apply
 from treadle.tracer.explain import set_explain
+from treadle.tracer.function import Function
 from treadle.tracer.generator import Generator
 from treadle.tracer.grad import grad, value_and_grad
 from treadle.tracer.growth import HistoryWarning
@@ -118,6 +120,7 @@ __all__ = [
     "DType",
     "DTypeError",
     "Dim",
+    "Function",
     "Generator",
     "GradientError",
     "HistoryWarning",
@@ -137,6 +140,7 @@ __all__ = [
     "callback",
     "clear_cache",
     "cond",
+    "custom_vjp",
     "disable_jit",
     "enable_grad",
     "float32",

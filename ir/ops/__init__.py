@@ -12,6 +12,7 @@ from treadle.ir.ops import (
     checks as checks,
     control as control,
     convolution as convolution,
+    custom as custom,
     host_calls as host_calls,
     identity as identity,
     indexing as indexing,
