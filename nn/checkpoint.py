@@ -3,7 +3,8 @@
     treadle.save_checkpoint("run.safetensors", model=model, optimizer=optimizer, loader=loader)
     treadle.load_checkpoint("run.safetensors", model=model, optimizer=optimizer, loader=loader)
 
-Tensors stand under "model.<key of state_dict>" and "optimizer.<parameter>.<name>"; numbers, and the
+Tensors stand under "model.<key of state_dict>", "optimizer.<parameter>.<name>" and
+"average.<parameter>"; numbers, and the
 state of the default generator and of the initialisers', are notes in the file's header. A file
 without such notes, as PyTorch's users write, is a model's weights.
 """
@@ -19,6 +20,7 @@ import numpy as np
 from treadle.ir.errors import DTypeError, ShapeError
 from treadle.nn import init
 from treadle.nn.module import Module
+from treadle.nn.optim.averaging import ExponentialMovingAverage
 from treadle.nn.optim.optimizer import Optimizer
 from treadle.nn.weights_file import Array, CheckpointError, read_file, write_file
 from treadle.tracer.create import tensor
@@ -27,7 +29,7 @@ from treadle.tracer.generator import default_generator
 from treadle.tracer.tensor import Tensor
 
 _FORMAT = 1
-_PARTS = ("model", "optimizer", "scheduler", "loader")
+_PARTS = ("model", "optimizer", "scheduler", "loader", "average")
 
 
 def save_checkpoint(
@@ -37,12 +39,14 @@ def save_checkpoint(
     scheduler: Any = None,
     loader: Any = None,
     extra: Mapping[str, Any] | None = None,
+    average: ExponentialMovingAverage | None = None,
 ) -> None:
     """Write what is given, and the state of the random generators, to a safetensors file.
 
     `scheduler` and `loader` are what has a `state_dict` of numbers; `extra` is anything that JSON
-    holds. A process that dies meanwhile leaves the file that was there before. Raises OSError where
-    the file cannot be written, TypeError for an `extra` that JSON cannot hold.
+    holds; `average` is an average of the parameters. A process that dies meanwhile leaves the file
+    that was there before. Raises OSError where the file cannot be written, TypeError for an `extra`
+    that JSON cannot hold.
     """
     arrays: dict[str, Array] = {}
     notes: dict[str, Any] = {"treadle": {"format": _FORMAT}, "random": _random_state()}
@@ -55,6 +59,9 @@ def save_checkpoint(
             found = {k: _values(v) for k, v in values.items() if v is not None}
             arrays |= {f"optimizer.{n}.{k}": v for k, v in found.items()}
         notes["optimizer"] = {"param_groups": state["param_groups"]}
+    if average is not None:
+        arrays |= {f"average.{n}": _values(a) for n, a in enumerate(average.averages)}
+        notes["average"] = {"decay": average.decay.item(), "count": len(average.averages)}
     for name, part in (("scheduler", scheduler), ("loader", loader)):
         if part is not None:
             notes[name] = part.state_dict()
@@ -71,6 +78,7 @@ def load_checkpoint(
     scheduler: Any = None,
     loader: Any = None,
     strict: bool = True,
+    average: ExponentialMovingAverage | None = None,
 ) -> dict[str, Any]:
     """Bring what is given, and the random generators, to where they stood; returns `extra`.
 
@@ -86,16 +94,19 @@ def load_checkpoint(
     path = Path(path)
     with located_errors():
         arrays, notes = read_file(path)
-        asked = dict(zip(_PARTS, (model, optimizer, scheduler, loader), strict=True))
+        asked = dict(zip(_PARTS, (model, optimizer, scheduler, loader, average), strict=True))
         if "treadle" not in notes:
             return _load_plain(path, arrays, asked, strict)
         _check_parts(path, notes, asked)
         weights = _below("model", arrays)
         saved = _optimizer_state(arrays, notes) if optimizer is not None else {}
+        means = _averages(arrays, notes) if average is not None else {}
         if model is not None:
             _check_weights(path, model, weights, strict)
         if optimizer is not None:
             optimizer.check_state_dict(saved)
+        if average is not None:
+            average.check_state_dict(means)
         for name, part in (("scheduler", scheduler), ("loader", loader)):
             if part is not None:
                 _check_state(path, name, part, notes[name])
@@ -103,6 +114,8 @@ def load_checkpoint(
             model.load_state_dict(weights, strict)
         if optimizer is not None:
             optimizer.load_state_dict(saved)
+        if average is not None:
+            average.load_state_dict(means)
         for name, part in (("scheduler", scheduler), ("loader", loader)):
             if part is not None:
                 part.load_state_dict(notes[name])
@@ -128,6 +141,11 @@ def _optimizer_state(arrays: Mapping[str, Array], notes: Mapping[str, Any]) -> d
         for group in notes["optimizer"]["param_groups"]
     ]
     return {"state": state, "param_groups": groups}
+
+
+def _averages(arrays: Mapping[str, Array], notes: Mapping[str, Any]) -> dict[str, Any]:
+    found, note = _below("average", arrays), notes["average"]
+    return {"decay": note["decay"], "averages": [found[str(n)] for n in range(note["count"])]}
 
 
 def _check_parts(path: Path, notes: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

@@ -51,16 +51,20 @@ class ExponentialMovingAverage:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Copy saved averages into these, in place. Raises ArgumentError where the number or a
         shape differs; nothing is changed then."""
+        self.check_state_dict(state_dict)
+        with no_grad():
+            self.decay.copy_(state_dict["decay"])
+            for average, saved in zip(self.averages, state_dict["averages"], strict=True):
+                average.copy_(saved)
+
+    def check_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Raises as `load_state_dict` would, and changes nothing."""
         found = [tuple(a.shape) for a in state_dict["averages"]]
         own = [a.shape for a in self.averages]
         if found != own:
             raise located(
                 ArgumentError(f"the averages have shapes {own}, the state_dict brings {found}")
             )
-        with no_grad():
-            self.decay.copy_(state_dict["decay"])
-            for average, saved in zip(self.averages, state_dict["averages"], strict=True):
-                average.copy_(saved)
 
     def _write(self, values: list[Tensor]) -> None:
         with no_grad():

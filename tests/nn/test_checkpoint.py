@@ -166,6 +166,26 @@ def test_the_file_is_plain_safetensors_with_the_model_under_its_keys(tmp_path: P
     }
 
 
+def test_an_average_of_the_weights_goes_on_where_it_stood(tmp_path: Path) -> None:
+    path, run, other = tmp_path / "a.safetensors", Run(), Run(seed=4)
+    averages = [treadle.optim.ExponentialMovingAverage(r.model.parameters(), 0.9)
+                for r in (run, other)]  # fmt: skip
+    run.go(3)
+    averages[0].update()
+    treadle.save_checkpoint(path, **run.parts(), average=averages[0])
+    treadle.load_checkpoint(path, **other.parts(), average=averages[1])
+    for one, two in zip(*(a.averages for a in averages), strict=True):
+        np.testing.assert_array_equal(one.numpy(), two.numpy())
+    wider = treadle.optim.ExponentialMovingAverage(Run(width=9).model.parameters())
+    before = other.weights()
+    with pytest.raises(treadle.ArgumentError, match="the averages have shapes"):
+        treadle.load_checkpoint(path, model=other.model, average=wider)
+    treadle.save_checkpoint(path, model=run.model)
+    with pytest.raises(CheckpointError, match="has no average; it has model"):
+        treadle.load_checkpoint(path, model=other.model, average=averages[1])
+    assert_same(before, other.weights())
+
+
 def test_plain_weights_load_into_the_same_architecture(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     rng = np.random.default_rng(0)
