@@ -73,17 +73,23 @@ class _BatchNorm(Deferred):
                     f"found shape {shape_text(x.shape)}"
                 )
             )
+        if self.training and self.momentum is None and self.running_mean is not None:
+            return self._averaged(x)
         by_batch = self.training or self.running_mean is None
         momentum = 0.0 if self.momentum is None else self.momentum
         mean, var = (self.running_mean, self.running_var) if self._uses_running() else (None, None)
-        if self.training and self.num_batches_tracked is not None:
-            with no_grad():
-                self.num_batches_tracked.add_(1)
-            if self.momentum is None:
-                return self._averaged(x)
-        return functional.batch_norm(
+        y = functional.batch_norm(
             x, mean, var, self.weight, self.bias, by_batch, momentum, self.eps
         )
+        if self.training:
+            self._count()
+        return y
+
+    def _count(self) -> None:
+        """One batch more, once nothing can fail."""
+        if self.num_batches_tracked is not None:
+            with no_grad():
+                self.num_batches_tracked.add_(1)
 
     def _uses_running(self) -> bool:
         return not self.training or self.track_running_stats
@@ -96,6 +102,7 @@ class _BatchNorm(Deferred):
         y = functional.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, True, 1.0, self.eps
         )
+        self._count()
         with no_grad():
             for now, before in zip((self.running_mean, self.running_var), old, strict=True):
                 share = 1 / self.num_batches_tracked.astype(now.dtype)

@@ -47,6 +47,8 @@ def write_file(path: Path, arrays: Mapping[str, Array], notes: Mapping[str, Any]
 def replace_file(path: Path, content: bytes) -> None:
     """Write `content` to `path` such that it holds, whenever the process dies, all of it or what
     was there before. Raises OSError where that cannot be written."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
     import tempfile  # which takes longer to import than all of this module
 
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

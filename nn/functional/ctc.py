@@ -14,7 +14,7 @@ import numpy as np
 
 from treadle.ir.errors import ArgumentError, DTypeError, ShapeError
 from treadle.ir.types import int64, shape_text
-from treadle.nn.functional.reduction import REDUCTIONS
+from treadle.nn.functional.reduction import REDUCTIONS, check_some
 from treadle.tracer import api
 from treadle.tracer.api.arguments import array_function, flag, option
 from treadle.tracer.api.creation import as_int
@@ -80,6 +80,7 @@ def ctc_loss(
     never = 0.0 if flag("zero_infinity", zero_infinity) else float("inf")
     losses = api.where(api.isnan(losses) | possible, losses, never)
     if how == "mean":
+        check_some(losses)
         return api.mean(losses / api.maximum(sizes, 1).astype(losses.dtype))
     if how == "sum":
         return api.sum(losses)

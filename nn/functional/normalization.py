@@ -40,13 +40,14 @@ def batch_norm(
     statistics are what is normalised with. All four have shape [channels]; `weight` and `bias`
     None are 1 and 0.
 
-    Raises ShapeError for shapes that do not fit, or a training batch of one value a channel;
+    Raises ShapeError for shapes that do not fit, or a training batch of one value a channel,
+    or none;
     ArgumentError where statistics are missing, or one of the two, or for an eps below 0.
     """
     x = as_float_tensor(input)
     if x.ndim < 2:
         raise ShapeError(f"batch_norm needs an input [batch, channels, ..], found {x.type}")
-    channels = x.shape[1]
+    channels, added = x.shape[1], added_number("eps", eps)
     for name, given in (
         ("running_mean", running_mean), ("running_var", running_var),
         ("weight", weight), ("bias", bias),
@@ -57,8 +58,8 @@ def batch_norm(
     if not flag("training", training):
         if running_mean is None or running_var is None:
             raise ArgumentError("batch_norm needs running statistics where training is False")
-        return _by_statistics(x, running_mean, running_var, weight, bias, added_number("eps", eps))
-    if x.size // max(channels, 1) == 1:
+        return _by_statistics(x, running_mean, running_var, weight, bias, added)
+    if x.size // max(channels, 1) <= 1 and channels:
         raise ShapeError(
             f"batch_norm needs more than one value a channel in training, found {x.type}"
         )
@@ -66,7 +67,7 @@ def batch_norm(
         _update(x, running_mean, running_var, real("momentum", momentum))
     scale = api.ones((channels,), dtype=x.dtype) if weight is None else weight
     shift = api.zeros((channels,), dtype=x.dtype) if bias is None else bias
-    return apply("batch_norm", *promote(x, scale, shift), axis=1, eps=added_number("eps", eps))
+    return apply("batch_norm", *promote(x, scale, shift), axis=1, eps=added)
 
 
 def _check_channels(of: str, name: str, given: Any, channels: int) -> None:

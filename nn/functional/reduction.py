@@ -14,19 +14,33 @@ REDUCTIONS = ("none", "mean", "sum")
 def reduced(losses: Tensor, reduction: str) -> Tensor:
     """The losses themselves ("none"), their mean or their sum.
 
-    Raises ArgumentError for another `reduction`.
+    Raises ArgumentError for another `reduction`, ShapeError for the mean of none.
     """
     how = option("reduction", reduction, REDUCTIONS)
     if how == "none":
         return losses
-    return api.mean(losses) if how == "mean" else api.sum(losses)
+    if how == "mean":
+        check_some(losses)
+        return api.mean(losses)
+    return api.sum(losses)
 
 
 def weighted_mean(losses: Tensor, weights: Tensor, reduction: str) -> Tensor:
     """As `reduced`, but the mean is the sum of `losses` over the sum of `weights`."""
     if option("reduction", reduction, REDUCTIONS) == "mean":
+        check_some(losses)
         return api.sum(losses) / api.sum(weights)
     return reduced(losses, reduction)
+
+
+def check_some(losses: Tensor) -> None:
+    """Raises ShapeError where there are no losses: their mean would be NaN, and so all that is
+    trained by it."""
+    if not losses.size:
+        raise ShapeError(
+            f"an empty batch has no mean loss, found losses of shape {shape_text(losses.shape)}: "
+            "leave it out, or take reduction='sum'"
+        )
 
 
 def same_shape(what: str, x: Tensor, y: Tensor, names: tuple[str, str]) -> None:

@@ -254,7 +254,9 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     with pytest.raises(TypeError):
         treadle.save_checkpoint(path, model=run.model, extra={"x": object()})
     assert path.read_bytes() == content
-    with pytest.raises(OSError):
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no folder .*none to write a\.safetensors"
+    ):
         treadle.save_checkpoint(tmp_path / "none" / "a.safetensors", model=run.model)
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
     mask = os.umask(0)

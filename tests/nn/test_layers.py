@@ -172,6 +172,28 @@ def test_running_statistics_follow_inside_a_jitted_step_and_rest_in_evaluation()
     assert int(eager.num_batches_tracked.item()) == 2  # type: ignore[union-attr]  # it is there
 
 
+@pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_a_batch_that_cannot_be_normalised_leaves_the_statistics(
+    momentum: float | None, jitted: bool
+) -> None:
+    norm = nn.BatchNorm2d(3, momentum=momentum)
+    run = treadle.jit(lambda x: norm(x)) if jitted else norm
+    run(treadle.randn(4, 3, 2, 2))
+    before = {k: v.numpy().copy() for k, v in norm.state_dict().items()}
+    assert before["num_batches_tracked"] == 1
+    for shape in ((0, 3, 2, 2), (1, 3, 1, 1), (2, 3, 0, 2), (2, 4, 2, 2)):
+        with pytest.raises(treadle.ShapeError, match=r"more than one value|takes \[N, 3"):
+            run(treadle.zeros(shape))
+    norm.eps = -1.0
+    with pytest.raises(treadle.ArgumentError, match="eps must be at least 0"):
+        run(treadle.zeros((4, 3, 2, 2)))
+    for key, value in norm.state_dict().items():
+        np.testing.assert_array_equal(before[key], value.numpy(), err_msg=key)
+    norm.eps = 1e-5
+    assert norm.eval()(treadle.zeros((0, 3, 2, 2))).shape == (0, 3, 2, 2)
+
+
 class _Packed:
     """What PyTorch's packed sequences are known by."""
 

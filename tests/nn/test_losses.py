@@ -97,6 +97,23 @@ def test_ignored_rows_have_no_gradient() -> None:
     assert (rows[[1, 3]] == 0).all() and (rows[[0, 2]] > 0).all()
 
 
+@pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [("mse_loss", np.zeros((0, 3))), ("kl_div", np.zeros((0, 3))),
+     ("binary_cross_entropy", np.zeros((0, 3))), ("cross_entropy", np.zeros(0, np.int64)),
+     ("cross_entropy", np.zeros((0, 3))), ("nll_loss", np.zeros(0, np.int64))],
+)  # fmt: skip
+def test_an_empty_batch_has_no_mean_loss(name: str, target: Any, jitted: bool) -> None:
+    function = getattr(functional, name)
+    x, y = treadle.zeros((0, 3)), treadle.tensor(target)
+    run = treadle.jit(lambda x, y: function(x, y)) if jitted else function
+    with pytest.raises(treadle.ShapeError, match="an empty batch has no mean loss"):
+        run(x, y)
+    assert function(x, y, reduction="sum").item() == 0
+    assert function(x, y, reduction="none").size == 0
+
+
 def test_mistakes_of_losses_are_named() -> None:
     x = treadle.tensor(ROWS)
     with pytest.raises(treadle.ShapeError, match=r"of one shape, found \(4, 1\) and \(4,\)"):
