@@ -25,7 +25,6 @@ from treadle.ir.graph import Function, Value
 from treadle.ir.parser import parse_arguments
 from treadle.ir.types import TensorType, shape_text
 from treadle.tracer.backend import CompileOptions, compiler
-from treadle.tracer.create import tensor
 from treadle.tracer.errors import located, located_errors
 from treadle.tracer.modes import modes, no_grad
 from treadle.tracer.promote import promote
@@ -100,7 +99,7 @@ class Defined:
                     source = self._shared[param.path]
                     source = source.cell.buffer if isinstance(source, Tensor) else source
                 buffers.append(fitting(param.path, source, param.value.type))
-            found = [tensor(a) for a in run_on_copies(self._executable, buffers)]
+            found = run_on_copies(self._executable, buffers)
             outputs = len(found) - len(self._updates)
             for target, value in zip(self._updates, found[outputs:], strict=True):
                 target.copy_(value)

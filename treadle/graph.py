@@ -35,7 +35,7 @@ from treadle.ir.parser import parse_arguments, parse_function
 from treadle.ir.printer import print_function, value_names
 from treadle.ir.types import TensorType, shape_text
 from treadle.tracer.backend import CompileOptions, Executable, compiler
-from treadle.tracer.create import tensor
+from treadle.tracer.cell import Cell
 from treadle.tracer.errors import located, located_errors
 from treadle.tracer.jit import Jitted, jit
 from treadle.tracer.tensor import Tensor
@@ -108,8 +108,7 @@ class Graph:
             key = tuple(values), tuple(r.value for r in part.results)
             if key not in self._compiled:
                 self._compiled[key] = compiler().compile(part, CompileOptions())
-            found = run_on_copies(self._compiled[key], arrays)
-        tensors = [tensor(a) for a in found]
+            tensors = run_on_copies(self._compiled[key], arrays)
         single = isinstance(fetch, str) or (fetch is None and len(tensors) == 1)
         return tensors[0] if single else tensors
 
@@ -166,10 +165,16 @@ def _copy(source: Any) -> Array:
     return np.array(source.cell.buffer if isinstance(source, Tensor) else source)
 
 
-def run_on_copies(executable: Executable, arrays: Sequence[Array]) -> list[Array]:
+def run_on_copies(executable: Executable, arrays: Sequence[Array]) -> list[Tensor]:
     """The results; parameters whose buffers results are written into are copied before."""
     written = {param for param, _ in executable.in_place}
-    return executable.run([a.copy() if n in written else a for n, a in enumerate(arrays)])
+    taken = list(arrays)
+    found = []
+    for out in executable.run([a.copy() if n in written else a for n, a in enumerate(arrays)]):
+        own = np.array(out) if any(np.may_share_memory(out, a) for a in taken) else out
+        taken.append(own)
+        found.append(Tensor(Cell.of(own)))
+    return found
 
 
 def fitting(name: str, given: Any, type: TensorType) -> Array:
