@@ -20,6 +20,7 @@ from treadle.codegen.attention_grad import emit_attention_grad
 from treadle.codegen.channels import emit_channels
 from treadle.codegen.check import emit_check
 from treadle.codegen.contract import Workplace, emit_contract
+from treadle.codegen.depthwise import emit_depthwise
 from treadle.codegen.emission import Emission
 from treadle.codegen.faults import can_fault, keep_fault, own_record
 from treadle.codegen.fused import emit_fused
@@ -31,6 +32,7 @@ from treadle.codegen.plan import HostPlan, KernelPlan, Product, TablePlan, regio
 from treadle.codegen.plan_attention import AttentionPlan
 from treadle.codegen.plan_channels import ChannelPlan
 from treadle.codegen.plan_control import ControlPlan
+from treadle.codegen.plan_depthwise import DepthwisePlan
 from treadle.codegen.plan_fused import FusedPlan
 from treadle.codegen.plan_lines import LinesPlan
 from treadle.codegen.plan_pixels import PixelPlan
@@ -131,6 +133,8 @@ def _product(
         emit_channels(state, w, instr, plan, addresses, where)
     elif isinstance(plan, PixelPlan):
         emit_pixels(state, w, instr, plan, addresses, where)
+    elif isinstance(plan, DepthwisePlan):
+        emit_depthwise(state, w, plan, addresses, where.tile)
     elif isinstance(plan, TapPlan):
         emit_taps(state, w, instr, plan, addresses, where)
     elif isinstance(plan, WinogradPlan):

@@ -5,14 +5,14 @@
 writes, for each channel, tap and position, `to[channel][tap][position]`, rows `ld` apart: the
 product's right operand. A line of positions is written in whole vectors, of which the last may run
 over into the next line's place; that is written later. What lies outside of the input is 0, and is
-not read: the lanes that lie inside are known when the code is written.
+not read.
 """
 
 from __future__ import annotations
 
 from treadle.codegen.emission import Emission
-from treadle.codegen.llvm import I1, I64, PTR, VOID, Type, Val, register_type, vec
-from treadle.codegen.llvm_types import lane_const
+from treadle.codegen.line_vectors import Line
+from treadle.codegen.llvm import I64, PTR, VOID, Type, Val, register_type, vec
 from treadle.codegen.plan_pixels import PixelPhase, PixelPlan
 from treadle.codegen.tiles import zero
 
@@ -33,6 +33,8 @@ class _Gather:
         self.elem = register_type(plan.dtype)
         self.lanes = plan.lanes
         self.row = vec(self.elem, self.lanes)
+        wide = plan.what.wide
+        self.line = Line(self.w, self.elem, self.lanes, phase.wide.step, wide.size)
 
     def write(self) -> str:
         w, plan, high = self.w, self.plan, self.phase.high
@@ -93,7 +95,7 @@ class _Gather:
             inside.append(i < what.pixels and 0 <= y + high < lines and 0 <= x + wide < columns)
         if not any(inside):
             return zero(self.row)
-        return self._load(source, first + high * columns + wide, inside)
+        return self.line.load(source, first + high * columns + wide, inside)
 
     def _moved(self, base: Val, *steps: tuple[Val, int]) -> Val:
         for index, step in steps:
@@ -109,61 +111,16 @@ class _Gather:
     def _line(self, source: Val | None, to: Val, shift: int) -> None:
         w, lanes, wide = self.w, self.lanes, self.phase.wide
         vectors = -(-wide.count // lanes)
-        whole = [v for v in range(vectors) if source is None or all(self._inside(v, shift))]
+        whole = [v for v in range(vectors) if source is None or all(self.line.inside(v, shift))]
         looped = range(whole[0], whole[-1] + 1) if len(whole) > _UNROLL else range(0)
         for v in range(vectors):
             if v not in looped:
-                value = self._vector(source, v, shift)
+                value = self.line.vector(source, v, shift)
                 w.store(value, w.gep(to, v * lanes, self.elem))
         if looped:
             with w.loop(looped.start, looped.stop, label="vector") as v_:
                 moved = None
                 if source is not None:
                     moved = self._moved(source, (v_, lanes * wide.step))
-                value = self._vector(moved, 0, shift, known=True)
+                value = self.line.vector(moved, 0, shift, [True] * lanes)
                 w.store(value, self._moved(to, (v_, lanes)))
-
-    def _inside(self, v: int, shift: int) -> list[bool]:
-        """Which lanes of a line's v-th vector lie in the input."""
-        first = v * self.lanes
-        step, size = self.phase.wide.step, self.plan.what.wide.size
-        return [0 <= step * (first + i) + shift < size for i in range(self.lanes)]
-
-    def _vector(self, source: Val | None, v: int, shift: int, known: bool = False) -> Val:
-        """The elements under one vector of positions. `known`: all of them lie in the input."""
-        w, lanes, step = self.w, self.lanes, self.phase.wide.step
-        inside = [True] * lanes if known else self._inside(v, shift)
-        if source is None or not any(inside):
-            return zero(self.row)
-        first = step * v * lanes + shift
-        if step == 1:
-            return self._load(source, first, inside)
-        if step == 2:
-            parts = []
-            for half in range(2):
-                there = [False] * lanes
-                for i in range(half * lanes // 2, (half + 1) * lanes // 2):
-                    there[2 * i - half * lanes] = inside[i]
-                parts.append(self._load(source, first + half * lanes, self._safe(there, source,
-                             first + half * lanes, known)))  # fmt: skip
-            return w.shuffle(parts[0], parts[1], range(0, 2 * lanes, 2))
-        value = zero(self.row)
-        for i in range(lanes):
-            if inside[i]:
-                one = w.load(self.elem, w.gep(source, first + step * i, self.elem))
-                value = w.insert(value, one, i)
-        return value
-
-    def _safe(self, wanted: list[bool], source: Val, first: int, known: bool) -> list[bool]:
-        """The lanes to load so that `wanted` are there: all, where the line has them."""
-        size = self.plan.what.wide.size
-        if not known and first >= 0 and first + self.lanes <= size:
-            return [True] * self.lanes
-        return wanted
-
-    def _load(self, source: Val, first: int, inside: list[bool]) -> Val:
-        w = self.w
-        address = w.gep(source, first, self.elem) if first else source
-        if all(inside):
-            return w.load(self.row, address)
-        return w.masked_load(self.row, address, lane_const([int(x) for x in inside], I1), 0)
