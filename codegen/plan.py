@@ -19,6 +19,7 @@ from treadle.codegen.plan_channels import ChannelPlan, plan_channels
 from treadle.codegen.plan_contract import ContractPlan, Variant, plan_contract
 from treadle.codegen.plan_control import ControlPlan
 from treadle.codegen.plan_convolution import convolution_of
+from treadle.codegen.plan_depthwise import DepthwisePlan, plan_depthwise
 from treadle.codegen.plan_fused import FusedPlan, plan_fused, step_work
 from treadle.codegen.plan_lines import LinesPlan, plan_lines, works_by_lines
 from treadle.codegen.plan_pixels import PixelPlan, plan_pixels
@@ -94,7 +95,10 @@ class TablePlan:
         return f"table of {self.count}, lengths {lengths}, {tiles}; {self.body}"
 
 
-Product = ContractPlan | ChannelPlan | PixelPlan | TapPlan | WinogradPlan | WindowLoopsPlan
+Product = (
+    ContractPlan | ChannelPlan | PixelPlan | TapPlan | DepthwisePlan | WinogradPlan
+    | WindowLoopsPlan
+)  # fmt: skip
 Body = (
     FusedPlan | TablePlan | Product | AttentionPlan | LinesPlan | SequentialPlan | HostPlan
     | ControlPlan
@@ -311,7 +315,8 @@ def _plan_windows(
         channels = plan_channels(what, result.dtype, target, region)
         return channels if channels is not None and channels.beats(pixels, target) else pixels
     if what is not None and region is None and what.high.tap_step > 0 < what.wide.tap_step:
-        return plan_taps(what, result.dtype, target)
+        depthwise = plan_depthwise(what, result.dtype, target)
+        return depthwise or plan_taps(what, result.dtype, target)
     return plan_window_loops(spec, left, right, result, target, region)
 
 
