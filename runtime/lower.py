@@ -37,7 +37,7 @@ def compile_stages(
     memory = plan_memory(kernels)
     timed("memory", started)
     started = perf_counter()
-    plan = plan_function(kernels, memory, target)
+    plan = plan_function(kernels, memory, target, winograd=options.winograd)
     timed("plan", started)
     started = perf_counter()
     emitted = emit_module(kernels, memory, plan, target, options, library)

@@ -21,11 +21,13 @@ Array = npt.NDArray[Any]
 @dataclass(frozen=True, slots=True)
 class CompileOptions:
     """What may be asked of the compiler; part of every cache key. `profile`: code that writes down
-    when each kernel began and ended."""
+    when each kernel began and ended. `winograd`: convolutions may compute squares of up to so many
+    positions a side together; 0: none."""
 
     reassociate: bool = False
     contract: bool = False
     profile: bool = False
+    winograd: int = 2
 
 
 class Finished(Exception):

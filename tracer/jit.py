@@ -52,6 +52,7 @@ from treadle.tracer.tensor import Tensor
 from treadle.tracer.traceback import leaving
 
 Check = Literal["eager"] | None
+Winograd = Literal[0, 2, 4]
 MAX_SPECIALIZATIONS = 16
 
 # Called with (jitted function, args, kwargs) before a function's first call is traced; the command
@@ -93,6 +94,7 @@ def jit(
     max_specializations: int = ...,
     reassociate: bool = ...,
     contract: bool = ...,
+    winograd: Winograd = ...,
     threads: int | None = ...,
 ) -> Jitted: ...
 @overload
@@ -103,6 +105,7 @@ def jit(
     max_specializations: int = ...,
     reassociate: bool = ...,
     contract: bool = ...,
+    winograd: Winograd = ...,
     threads: int | None = ...,
 ) -> Callable[[Callable[..., Any]], Jitted]: ...
 def jit(
@@ -112,6 +115,7 @@ def jit(
     max_specializations: int = MAX_SPECIALIZATIONS,
     reassociate: bool = False,
     contract: bool = False,
+    winograd: Winograd = 2,
     threads: int | None = None,
 ) -> Jitted | Callable[[Callable[..., Any]], Jitted]:
     """Compile `fn`, a function, method, lambda or callable object; also `@jit` and `@jit(...)`.
@@ -123,27 +127,34 @@ def jit(
 
     `check="eager"` runs `fn` eagerly as well at each new specialization and compares.
     `max_specializations`: tracing more than so many raises TraceError. `reassociate`, `contract`:
-    let the compiler reorder float sums, and fuse multiply with add. `threads`: run on so many
-    (1 to 256), whatever holds elsewhere; results do not depend on it.
+    let the compiler reorder float sums, and fuse multiply with add. `winograd`: float32
+    convolutions of 3 x 3 taps may compute 2 x 2 positions together (2), up to 4 x 4 (4), which
+    takes fewer multiplications and rounds otherwise (docs/convolution.md), or none (0). `threads`:
+    run on so many (1 to 256), whatever holds elsewhere; results do not depend on it.
     """
     if fn is None:
         return functools.partial(
             jit, check=check, max_specializations=max_specializations,
-            reassociate=reassociate, contract=contract, threads=threads,
+            reassociate=reassociate, contract=contract, winograd=winograd,
+            threads=threads,
         )  # fmt: skip
     if check not in (None, "eager"):
         raise ValueError(f'check must be None or "eager", found {check!r}')
     if threads is not None and not 1 <= threads <= 256:
         raise ValueError(f"threads must be from 1 to 256, found {threads!r}")
+    if winograd not in (0, 2, 4):
+        raise ValueError(f"winograd must be 0, 2 or 4, found {winograd!r}")
     if isinstance(fn, (staticmethod, classmethod)):
         inner = jit(
             fn.__func__, check=check, max_specializations=max_specializations,
-            reassociate=reassociate, contract=contract, threads=threads,
+            reassociate=reassociate, contract=contract, winograd=winograd,
+            threads=threads,
         )  # fmt: skip
         return type(fn)(inner)  # a descriptor, for a class's body
     if isinstance(fn, Jitted):
         fn = fn.__wrapped__
-    return Jitted(fn, CompileOptions(reassociate, contract), max_specializations, check, threads)
+    options = CompileOptions(reassociate, contract, winograd=winograd)
+    return Jitted(fn, options, max_specializations, check, threads)
 
 
 # Every jitted function that is alive.

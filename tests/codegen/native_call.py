@@ -98,10 +98,12 @@ def lowered(fn: Function) -> Function:
     return run_pipeline(fn, (expand.PASS, fuse.PASS), [], verify="always")
 
 
-def emitted_for(fn: Function, target: Target) -> tuple[MemoryPlan, Plan, Emitted]:
-    """Plans and LLVM text of a KERNELS-level function."""
+def emitted_for(
+    fn: Function, target: Target, winograd: int = 0
+) -> tuple[MemoryPlan, Plan, Emitted]:
+    """Plans and LLVM text of a KERNELS-level function; `winograd` as in CompileOptions."""
     memory = plan_memory(fn)
-    plan = plan_function(fn, memory, target)
+    plan = plan_function(fn, memory, target, winograd=winograd)
     return memory, plan, emit_module(fn, memory, plan, target, CompileOptions())
 
 
