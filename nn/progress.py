@@ -41,12 +41,42 @@ class Mean:
         return {name: total / self.count for name, total in self.sums.items()}
 
 
-def shown(data: Iterable[Any], title: str, verbose: bool) -> Iterable[Any]:
-    """`data` behind a progress bar, where one is wanted and tqdm is installed."""
-    if not verbose:
-        return data
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return data
-    return tqdm(data, desc=title, unit="batch", leave=False)
+class Bar:
+    """A progress bar over an epoch of `data`: items done of all, items a second, the mean loss so
+    far. Where none is wanted, or tqdm is not installed, nothing is shown."""
+
+    def __init__(self, data: Iterable[Any], title: str, verbose: bool) -> None:
+        self._bar: Any = None
+        if not verbose:
+            return
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            return
+        self._bar = tqdm(total=items(data), desc=title, unit="item", unit_scale=True, leave=False)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def add(self, size: int, totals: Mean) -> None:
+        """A batch of so many items is done."""
+        if self._bar is None:
+            return
+        if "loss" in totals.sums:
+            mean = totals.sums["loss"] / max(totals.count, 1)
+            self._bar.set_postfix_str(f"loss {mean:.4g}", refresh=False)
+        self._bar.update(size)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def items(data: Iterable[Any]) -> int | None:
+    """How many samples the batches of `data` have in all; None where that is not known."""
+    dataset, size = getattr(data, "dataset", None), getattr(data, "batch_size", None)
+    if dataset is None or not isinstance(size, int) or not hasattr(data, "__len__"):
+        return None
+    if getattr(data, "drop_last", False):
+        return len(data) * size
+    return None if getattr(data, "sampler", None) is not None else len(dataset)

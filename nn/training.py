@@ -20,7 +20,7 @@ from treadle.ir.errors import ArgumentError, TreadleError
 from treadle.nn.module import Module
 from treadle.nn.optim.optimizer import Optimizer
 from treadle.nn.optim.plateau import ReduceLROnPlateau
-from treadle.nn.progress import Mean, Progress, shown
+from treadle.nn.progress import Bar, Mean, Progress
 from treadle.tracer import api, pytree
 from treadle.tracer.api.arguments import option
 from treadle.tracer.errors import located
@@ -62,7 +62,7 @@ def fit(
     plateau gets `monitor`), and `callbacks` see the Progress. The state of the epoch with the least
     `monitor` ("validation loss", or "loss" without validation), or the largest where `mode` is
     "max", is kept and restored at the end; `patience` epochs without a better one end the training.
-    `verbose` shows a progress bar (tqdm's, where it is installed).
+    `verbose` shows a progress bar with the mean loss and items a second (tqdm's, where installed).
 
     Raises ArgumentError where `data` has no batches, TreadleError where the loss is not finite.
     """
@@ -74,8 +74,11 @@ def fit(
     for epoch in range(epochs):
         model.train()
         totals = Mean()
-        for *inputs, target in shown(data, f"epoch {epoch + 1}/{epochs}", verbose):
-            totals.add(step(tuple(inputs), target), _samples(inputs, target))
+        with Bar(data, f"epoch {epoch + 1}/{epochs}", verbose) as bar:
+            for *inputs, target in data:
+                size = _samples(inputs, target)
+                totals.add(step(tuple(inputs), target), size)
+                bar.add(size, totals)
         numbers = totals.result()
         if not numbers:
             raise located(ArgumentError("fit got no batches"))

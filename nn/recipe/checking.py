@@ -20,6 +20,7 @@ from treadle.tracer.modes import active_trace
 T = TypeVar("T")
 
 _FOR_DATA = 0.2  # of the time
+_HIGHEST_RATE = 1e-2  # of the training on all samples
 _MOST_ELEMENTS = 4_000_000  # of the inputs of one step
 
 
@@ -95,8 +96,9 @@ class _Check:
         if stop := self._blocking():
             self.skipped.append(f"layers, learning: {stop}")
             return found.rows(range(min(len(found), picture.MOST)))
-        self._late("first loss and layers", lambda: self._layers(found, mixed, kind))
-        self._late("learning", lambda: self._learning(found, kind))
+        used = losses.counted(kind, self.loss, found)
+        self._late("first loss and layers", lambda: self._layers(used, mixed, kind))
+        self._late("learning", lambda: self._learning(used, kind))
         return found.rows(range(min(len(found), picture.MOST)))
 
     def _blocking(self) -> str:
@@ -129,13 +131,19 @@ class _Check:
         return text, found
 
     def _mixing(self, found: Samples) -> tuple[str, mixing.Look]:
-        look = mixing.look(self.model, self.loss, found.cycled(mixing.probe_size(found)))
+        size = mixing.probe_size(found)
+        try:
+            look = mixing.look(self.model, self.loss, found.cycled(size))
+        except Exception as error:
+            error.add_note(f"while check() gave the model a batch of {size} samples")
+            raise
         before = len(self.findings)
         self._note(mixing.mixed(self.model, look))
         self._note(mixing.reshapes(self.model, look))
-        if len(self.findings) == before:
-            self._note(mixing.misaligned(look))
-        self._note(mixing.ignored(look))
+        if not self._blocking():
+            if len(self.findings) == before:
+                self._note(mixing.misaligned(self.loss, look))
+            self._note(mixing.ignored(look))
         text = f"{len(look.samples)} samples, in evaluation mode"
         if has_batch_norm(self.model):
             text += "; in training batch norm mixes the samples of a batch, as it should"
@@ -171,24 +179,27 @@ class _Check:
             text = "there is nothing to train: no parameter requires grad, or none is reached"
             self._note([Finding("nothing-to-train", "warning", text)])
             return text, None
-        lines = []
-        rate = learning.RATES[0]
-        for count in (1, min(10, len(found))):
+        lines, courses = [], []
+        for count in dict.fromkeys((1, min(10, len(found)))):
             course, wanted = learning.overfit(step, found, kind, count, self.steps, self.deadline)
+            courses.append(course)
             lines.append(_told(course, "one sample" if count == 1 else f"{count} samples"))
             self._note(learning.judged(course, wanted, count))
-            rate = course.rate
-        self._note(learning.unmoved(step, course))
-        if time.monotonic() > self.deadline:
+        self._note(learning.unmoved(step, courses[-1]))
+        if len(found) < learning.BATCH:
+            self.skipped.append(f"all samples, baseline: fewer than {learning.BATCH} samples")
+            return "\n".join(lines), None
+        steps = learning.affordable(courses, self.steps, self.deadline - time.monotonic())
+        if steps == 0:
             self.skipped.append(f"all samples, baseline: the {self.seconds:g} s were over")
             return "\n".join(lines), None
+        rate = min(courses[-1].rate, _HIGHEST_RATE)
         whole, blank = (
             learning.train(
-                step, learning.shuffled(data, self.seed), self.steps, min(rate, 1e-2), -math.inf,
-                self.deadline,
+                step, learning.shuffled(data, self.seed), steps, rate, -math.inf, math.inf
             )
             for data in (found, learning.without_inputs(found))
-        )  # fmt: skip
+        )
         lines.append(_told(whole, "all samples"))
         lines.append(_told(blank, "the same without inputs"))
         self._note(learning.compared(whole, blank))

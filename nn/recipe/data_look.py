@@ -19,6 +19,7 @@ _FAR = 20.0  # a mean square beyond this (or below its inverse, squared) asks to
 _MOST_OF_ONE = 0.95  # of all labels
 _FEW_CLASSES = 50  # up to which integers are counted one by one in the text
 _DUPLICATES = 0.01
+_ENOUGH = 20  # samples, to speak of shares
 _SMALL = 4  # elements; inputs of so few have equals without any mistake
 
 
@@ -113,7 +114,7 @@ def _of_classes(samples: Samples) -> Iterator[Finding]:
     share = counts.max() / counts.sum()
     if len(found) == 1 and len(samples) > 1:
         yield Finding("one-class", "error", f"all targets are {found[0]}")
-    elif share > _MOST_OF_ONE:
+    elif share > _MOST_OF_ONE and len(samples) >= _ENOUGH:
         yield Finding(
             "imbalance", "warning",
             f"{share:.1%} of the targets are {found[counts.argmax()]}: always saying so is as good",

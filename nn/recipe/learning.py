@@ -1,15 +1,15 @@
 """Can the model learn at all: one sample, ten, then all; and is its input of any use?
 
-The step (forward, backward) is compiled once, for a batch of 20: one sample is there 20 times, ten
-are there twice. Parameters are copies, and Adam is here, in NumPy: nothing of the user's is written
-to. Dropout rests.
+The step (forward, backward, Adam) is compiled once, for a batch of 20: one sample is there 20
+times, ten are there twice. It takes parameters and moments and gives new ones, so that nothing of
+the user's is written to. Dropout rests.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,11 +17,14 @@ import numpy.typing as npt
 
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Value
+from treadle.ir.types import TensorType, float64
 from treadle.nn.module import Module
+from treadle.nn.parameter import Parameter
 from treadle.nn.recipe.losses import Kind, Loss
 from treadle.nn.recipe.report import Finding
 from treadle.nn.recipe.samples import Samples
 from treadle.nn.recipe.tracing import (
+    LookTrace,
     Program,
     arguments,
     compiled,
@@ -29,6 +32,9 @@ from treadle.nn.recipe.tracing import (
     set_training,
     total,
 )
+from treadle.tracer import api
+from treadle.tracer.modes import no_grad
+from treadle.tracer.tensor import Tensor
 
 Array = npt.NDArray[Any]
 Batches = Callable[[int], Samples]
@@ -39,34 +45,51 @@ _FITTED: Final = 0.05  # of the first loss, one sample
 _FITTED_TEN: Final = 0.3
 _USEFUL: Final = 0.98  # of the loss without inputs, above which these are of no use
 _BETAS: Final = (0.9, 0.999)
+_FEWEST: Final = 30  # steps from which on a training is compared with the baseline
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """The compiled step: a loss, and gradients of parameters that are its state."""
+    """The compiled step: it gives a loss and the parameters and moments after it."""
 
     program: Program
     params: dict[str, Value]
 
     def initial(self) -> dict[str, Array]:
-        """Copies of the parameters as they are."""
-        return {name: np.array(self.program.state[v]) for name, v in self.params.items()}
+        """The parameters as they are; not to be written to."""
+        return {name: self.program.state[v] for name, v in self.params.items()}
 
-    def run(self, params: dict[str, Array], samples: Samples) -> tuple[float, dict[str, Array]]:
-        """The loss and the gradients, by name."""
-        other = {self.params[name]: array for name, array in params.items()}
-        found = self.program.run(samples.named(), other)
-        return float(found["loss"]), {name: found[name] for name in params}
+    def start(self) -> dict[str, Array]:
+        """Parameters and moments before the first step, by the names of the results."""
+        found = {}
+        for name, array in self.initial().items():
+            found[name] = array
+            found[f"mean {name}"] = found[f"square {name}"] = np.zeros_like(array)
+        return found
+
+    def loss(self, samples: Samples) -> float:
+        """The loss before any step."""
+        return self.run(self.start(), samples, 0.0, 1)[0]
+
+    def run(
+        self, now: dict[str, Array], samples: Samples, rate: float, count: int
+    ) -> tuple[float, dict[str, Array]]:
+        """The loss, and what is in the place of `now` after the step of that number."""
+        numbers = np.array([rate / (1 - _BETAS[0] ** count), 1 - _BETAS[1] ** count])
+        other = {value: now[name] for name, value in self.params.items()}
+        found = self.program.run({**now, **samples.named(), "numbers": numbers}, other)
+        return float(found.pop("loss")), found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Course:
-    """One training: the losses, the learning rate, the parameters at its end, and whether it was
-    cut short for want of time."""
+    """One training: the losses, the learning rate, the parameters at its end, how long it took,
+    and whether it was cut short for want of time."""
 
     losses: tuple[float, ...]
     rate: float
     params: dict[str, Array]
+    seconds: float
     cut_short: bool = False
 
     @property
@@ -95,38 +118,49 @@ def prepared(model: Module, loss: Loss, samples: Samples) -> Step | None:
         if not value.requires_grad:
             return None
         value.backward()
+        reached = [(n, p) for n, p in params if p.grad is not None]
+        numbers = trace.arg(TensorType(float64, (2,)), "numbers")
         results = {"loss": value.detach()}
-        results |= {name: p.grad.detach() for name, p in params if p.grad is not None}
+        with no_grad():
+            for name, param in reached:
+                results |= _updated(trace, name, param, numbers)
         function = trace.function(results)
-        contents = {
-            name: trace.entry[p.cell] for name, p in params if name in results and not p.maps
-        }
-    used = {p.value for p in function.params}
-    known = {name: value for name, value in contents.items() if value in used}
+        known = {name: trace.entry[p.cell] for name, p in reached}
     return Step(compiled(trace, function), known) if known else None
+
+
+def _updated(trace: LookTrace, name: str, param: Parameter, numbers: Tensor) -> dict[str, Tensor]:
+    """Kingma and Ba (2015): the parameter and its moments after one step. `numbers`: the rate over
+    the first correction, the second correction."""
+    rate, correction = (numbers[n].astype(param.dtype) for n in range(2))
+    mean, square = (trace.arg(param.type, f"{kind} {name}") for kind in ("mean", "square"))
+    assert param.grad is not None
+    grad = param.grad.detach()
+    mean = mean + (1 - _BETAS[0]) * (grad - mean)
+    square = square + (1 - _BETAS[1]) * (grad * grad - square)
+    moved = param.detach() - rate * mean / (api.sqrt(square / correction) + 1e-8)
+    return {name: moved, f"mean {name}": mean, f"square {name}": square}
 
 
 def train(
     step: Step, batches: Batches, steps: int, rate: float, until: float, deadline: float
 ) -> Course:
     """Adam from the initial parameters, until the loss is at most `until`."""
-    params = step.initial()
-    means = {n: np.zeros(p.shape) for n, p in params.items()}
-    squares = {n: np.zeros(p.shape) for n, p in params.items()}
+    now = step.start()
     losses: list[float] = []
-    for t in range(1, steps + 1):
-        found, grads = step.run(params, batches(t - 1))
+    begun = time.monotonic()
+    cut_short = False
+    for count in range(1, steps + 1):
+        found, after = step.run(now, batches(count - 1), rate, count)
         losses.append(found)
         if not math.isfinite(found) or found <= until:
             break
-        if time.monotonic() > deadline:
-            return Course(tuple(losses), rate, params, True)
-        for name, g in grads.items():
-            means[name] += (1 - _BETAS[0]) * (g - means[name])
-            squares[name] += (1 - _BETAS[1]) * (g * g - squares[name])
-            mean, square = means[name] / (1 - _BETAS[0] ** t), squares[name] / (1 - _BETAS[1] ** t)
-            params[name] = (params[name] - rate * mean / (np.sqrt(square) + 1e-8)).astype(g.dtype)
-    return Course(tuple(losses), rate, params)
+        now = after
+        cut_short = time.monotonic() > deadline
+        if cut_short:
+            break
+    params = {name: now[name] for name in step.params}
+    return Course(tuple(losses), rate, params, time.monotonic() - begun, cut_short)
 
 
 def overfit(
@@ -134,8 +168,7 @@ def overfit(
 ) -> tuple[Course, float]:
     """The best of a few learning rates on the first `count` samples, and the loss to come to."""
     some = samples.cycled(BATCH, count)
-    first, _ = step.run(step.initial(), some)
-    wanted = _wanted(first, kind, count)
+    wanted = _wanted(step.loss(some), kind, count)
     best: Course | None = None
     for rate in RATES:
         course = train(step, lambda _: some, steps, rate, wanted, deadline)
@@ -170,9 +203,17 @@ def judged(course: Course, wanted: float, count: int) -> Iterator[Finding]:
 
 
 def unmoved(step: Step, course: Course) -> Iterator[Finding]:
-    """Parameters that a training has not changed at all."""
+    """Layers of which a training has changed no parameter at all."""
     before = step.initial()
-    still = [n for n, p in course.params.items() if p.tobytes() == before[n].tobytes()]
+    layers: dict[str, list[str]] = {}
+    for name in before:
+        layers.setdefault(name.rpartition(".")[0], []).append(name)
+    still = [
+        name
+        for names in layers.values()
+        if all(course.params[n].tobytes() == before[n].tobytes() for n in names)
+        for name in names
+    ]
     if still and len(course.losses) > 2:
         listed = ", ".join(still[:4]) + (", .." if len(still) > 4 else "")
         yield Finding(
@@ -200,6 +241,15 @@ def without_inputs(samples: Samples) -> Samples:
     """The samples with inputs of zeros."""
     blank = tuple(np.zeros_like(x) for x in samples.inputs)
     return Samples(blank, samples.target, samples.total, samples.batch, samples.shuffles)
+
+
+def affordable(courses: Sequence[Course], steps: int, seconds: float) -> int:
+    """How many steps each of two trainings may take in so many seconds, as far as others tell; 0
+    for too few."""
+    taken = sum(len(c.losses) for c in courses)
+    each = sum(c.seconds for c in courses) / taken
+    count = min(steps, int(seconds / (2 * each + 1e-9)))
+    return count if count >= min(_FEWEST, steps) else 0
 
 
 def compared(real: Course, blank: Course) -> Iterator[Finding]:

@@ -16,16 +16,19 @@ from treadle.ir.dataclass import dataclass
 from treadle.ir.errors import TreadleError
 from treadle.nn.loss import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, NLLLoss
 from treadle.nn.recipe.report import Finding
+from treadle.nn.recipe.samples import Samples
 from treadle.nn.recipe.tracing import total
 from treadle.tracer.create import tensor
 from treadle.tracer.modes import no_grad
 
 Array = npt.NDArray[Any]
 Loss = Callable[..., Any]
+Formula = Callable[[Array, Array], "tuple[float, ...] | None"]
 Name = Literal["cross_entropy", "nll_loss", "mse_loss", "binary_cross_entropy",
                "binary_cross_entropy_with_logits", "unknown"]  # fmt: skip
 
 _RELATIVE = 1e-3
+_IGNORED = -100  # what a cross-entropy ignores unless it is told otherwise
 _MODULES: dict[type[Any], Name] = {
     CrossEntropyLoss: "cross_entropy",
     NLLLoss: "nll_loss",
@@ -37,40 +40,72 @@ _MODULES: dict[type[Any], Name] = {
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A recognised loss. `plain`: without weights, smoothing and the like, so that it is 0 where
-    the model is right."""
+    """A recognised loss.
+
+    plain    without weights, smoothing and the like, so that it is 0 where the model is right
+    classes  how many the results tell apart, along `axis`: 1, or the last
+    """
 
     name: Name
     plain: bool
     classes: int = 0
+    axis: int = 1
 
 
 def recognised(loss: Loss, shape: tuple[int, ...], target: Array) -> Kind:
     """The kind of `loss` for results of this shape, by values."""
+    with np.errstate(all="ignore"):  # of targets that are not finite
+        return _recognised(loss, shape, target)
+
+
+def _recognised(loss: Loss, shape: tuple[int, ...], target: Array) -> Kind:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=shape).astype(np.float32)
     chances = rng.uniform(0.1, 0.9, size=shape).astype(np.float32)
-    classes = shape[1] if len(shape) > 1 else (shape[0] if shape else 0)
-    safe = _in_range(target, classes)
-    candidates: tuple[tuple[Name, Array, Callable[[Array, Array], tuple[float, ...] | None]], ...]
-    candidates = (
-        ("cross_entropy", logits, _cross_entropy),
-        ("nll_loss", logits, _nll),
-        ("mse_loss", logits, lambda o, t: _by_shape(np.square, o, t)),
-        ("binary_cross_entropy_with_logits", logits, _bce_with_logits),
-        ("binary_cross_entropy", chances, _bce),
+    candidates: tuple[tuple[Name, Array, int, Formula], ...] = (
+        ("cross_entropy", logits, 1, _cross_entropy),
+        ("cross_entropy", logits, -1, _cross_entropy),
+        ("nll_loss", logits, 1, _nll),
+        ("nll_loss", logits, -1, _nll),
+        ("mse_loss", logits, 1, lambda o, t: _by_shape(np.square, o, t)),
+        ("binary_cross_entropy_with_logits", logits, 1, _bce_with_logits),
+        ("binary_cross_entropy", chances, 1, _bce),
     )
-    for name, result, formula in candidates:
-        expected = formula(result, safe)
+    for name, result, axis, formula in candidates:
+        classes = class_count(shape, axis)
+        safe = in_range(target, classes)
+        moved = result if axis == 1 or result.ndim < 3 else np.moveaxis(result, -1, 1)
+        expected = formula(moved, safe)
         found = None if expected is None else value(loss, result, safe)
         if found is None or expected is None:
             continue
         if any(abs(found - e) <= _RELATIVE * max(abs(e), 1e-3) for e in expected):
             soft = target.dtype.kind == "f" and name != "mse_loss"
             hard = not soft or bool(np.isin(target, (0, 1)).all())
-            return Kind(name, hard, classes)
+            return Kind(name, hard, classes, axis)
     known: Name = next((n for cls, n in _MODULES.items() if isinstance(loss, cls)), "unknown")
-    return Kind(known, False, classes)
+    return Kind(known, False, class_count(shape, 1))
+
+
+def counted(kind: Kind, loss: Loss, samples: Samples) -> Samples:
+    """The samples without those whose targets the loss ignores."""
+    if kind.name not in ("cross_entropy", "nll_loss") or samples.target.dtype.kind not in "iu":
+        return samples
+    ignored = getattr(loss, "ignore_index", _IGNORED)
+    used = (samples.target != ignored).reshape(len(samples), -1).any(axis=1)
+    return samples if used.all() else samples.rows(np.flatnonzero(used))
+
+
+def class_count(shape: tuple[int, ...], axis: int) -> int:
+    """The classes that results of this shape tell apart; 0 for none."""
+    return shape[axis] if len(shape) > 1 else 0
+
+
+def in_range(target: Array, classes: int) -> Array:
+    """Labels out of range as near ones that are not."""
+    if target.dtype.kind not in "iu" or classes == 0:
+        return target
+    return np.clip(target, 0, classes - 1, dtype=target.dtype)
 
 
 def value(loss: Loss, result: Array, target: Array) -> float | None:
@@ -80,12 +115,6 @@ def value(loss: Loss, result: Array, target: Array) -> float | None:
             return float(total(loss(tensor(result), tensor(target))))
         except (TreadleError, TypeError, ValueError, IndexError, AttributeError, KeyError):
             return None  # a loss of several results, for one
-
-
-def _in_range(target: Array, classes: int) -> Array:
-    if target.dtype.kind not in "iu" or classes == 0:
-        return target
-    return np.clip(target, 0, classes - 1, dtype=target.dtype)
 
 
 # --- formulas, each in two reductions ------------------------------------------------------------
@@ -221,7 +250,7 @@ def of_labels(kind: Kind, loss: Loss, target: Array) -> Iterator[Finding]:
     """Labels that the loss does not take."""
     if kind.name not in ("cross_entropy", "nll_loss") or target.dtype.kind not in "iu":
         return
-    ignored = getattr(loss, "ignore_index", -100)
+    ignored = getattr(loss, "ignore_index", _IGNORED)
     labels = target[target != ignored]
     if labels.size == 0:
         yield Finding("no-labels", "error", f"all targets are {ignored}, which the loss ignores")
@@ -260,7 +289,7 @@ def of_results(
     name = kind.name
     if name in ("cross_entropy", "binary_cross_entropy_with_logits"):
         act = made_by if made_by in ("softmax", "sigmoid", "relu", "tanh") else ""
-        if not act and name == "cross_entropy" and _are_shares(result):
+        if not act and name == "cross_entropy" and _are_shares(result, kind.axis):
             act = "softmax"
         if act:
             severity: Literal["error", "warning"]
@@ -271,7 +300,7 @@ def of_results(
                 "learns slowly and can never be sure",
                 layer, line, f"leave {act} out in training; apply it to what is shown to people",
             )  # fmt: skip
-    elif name == "nll_loss" and not _are_log_shares(result):
+    elif name == "nll_loss" and not _are_log_shares(result, kind.axis):
         yield Finding(
             "no-log-softmax", "error",
             f"nll_loss takes {_TAKES[name]}; the exponentials of the results do not add up to 1",
@@ -309,13 +338,13 @@ def _out_of_reach(target: Array, made_by: str, layer: str, line: str) -> Iterato
         )  # fmt: skip
 
 
-def _are_shares(x: Array) -> bool:
-    if x.ndim < 2 or x.shape[1] < 2 or x.min() < 0:
+def _are_shares(x: Array, axis: int) -> bool:
+    if x.ndim < 2 or x.shape[axis] < 2 or x.min() < 0:
         return False
-    return bool(np.abs(x.sum(axis=1, dtype=np.float64) - 1).max() < 1e-4)
+    return bool(np.abs(x.sum(axis=axis, dtype=np.float64) - 1).max() < 1e-4)
 
 
-def _are_log_shares(x: Array) -> bool:
+def _are_log_shares(x: Array, axis: int) -> bool:
     if x.ndim < 2:
         return True
-    return bool(np.abs(np.exp(x.astype(np.float64)).sum(axis=1) - 1).max() < 1e-3)
+    return bool(np.abs(np.exp(x.astype(np.float64)).sum(axis=axis) - 1).max() < 1e-3)

@@ -27,7 +27,7 @@ from treadle.ir.graph import Function, Instr, Loc, Value
 from treadle.ir.interpreter import interpret
 from treadle.ir.types import shape_text
 from treadle.nn.module import Module
-from treadle.nn.recipe.losses import Loss
+from treadle.nn.recipe.losses import Loss, class_count, in_range
 from treadle.nn.recipe.report import Finding
 from treadle.nn.recipe.reshapes import reordered
 from treadle.nn.recipe.samples import Samples
@@ -49,7 +49,7 @@ Array = npt.NDArray[Any]
 
 _PRIMES = (7, 11, 13, 5, 17, 19, 23, 29)
 _NOISE = 1e-6  # of a sample's own gradient
-_INTERACTION = 1e-3  # of a sample's own effect
+_INTERACTION = 0.3  # of a sample's own effect
 _MOST_ELEMENTS = 50_000_000  # that are kept to find a culprit
 
 
@@ -110,10 +110,15 @@ def _with_safe_labels(samples: Samples, outputs: Sequence[Tensor]) -> Samples:
     the order of samples matters."""
     target = samples.target
     shape = outputs[0].shape if len(outputs) == 1 else ()
-    if target.dtype.kind not in "iu" or target.shape != shape[:1] + shape[2:] or shape[1:2] == (0,):
+    axis = next((a for a in (1, -1) if _without(shape, a) == target.shape), None)
+    if axis is None or class_count(shape, axis) == 0:
         return samples
-    safe = np.clip(target, 0, shape[1] - 1) if len(shape) > 1 else target
+    safe = in_range(target, class_count(shape, axis))
     return Samples(samples.inputs, safe, samples.total, samples.batch, samples.shuffles)
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:1] + shape[2:] if axis == 1 else shape[:-1]
 
 
 def _maker(trace: LookTrace, outputs: Sequence[Tensor]) -> Instr | None:
@@ -175,7 +180,7 @@ def mixed(model: Module, found: Look) -> Iterator[Finding]:
         return
     yield Finding(
         "mixed-samples", "error", f"{said}; `{culprit.op.name}` mixes them: {_types(culprit)}",
-        layer, line, _advice(culprit, found),
+        layer, line, _advice(culprit, found, _batch_first(model, found, culprit)),
     )  # fmt: skip
 
 
@@ -285,7 +290,17 @@ def _types(instr: Instr) -> str:
     return f"{' and '.join(ins[:2])} to {shape_text(instr.results[0].type.shape)}"
 
 
-def _advice(culprit: Instr, found: Look) -> str:
+def _batch_first(model: Module, found: Look, culprit: Instr) -> bool:
+    """Whether the layer of `culprit`, or one around it, takes the batch for its second axis."""
+    path = found.trace.made_in.get(culprit, "")
+    layers = dict(model.named_modules())
+    around = [path.rsplit(".", n)[0] for n in range(path.count(".") + 1)]
+    return any(getattr(layers.get(p), "batch_first", None) is False for p in around)
+
+
+def _advice(culprit: Instr, found: Look, second: bool) -> str:
+    if second:
+        return "the layer takes [T, N, F]: batch_first=True for [N, T, F], or exchange the axes"
     if culprit.op.name == "reshape":
         x, y = culprit.args[0].type.static_shape, culprit.results[0].type.static_shape
         meant = reordered(x, y)
@@ -293,7 +308,7 @@ def _advice(culprit: Instr, found: Look) -> str:
             return _unjoined(x, y, len(found.samples)) or "split the axis as it was joined"
         return f"a permute is meant: {meant.code}"
     if culprit.op.name in ("scan", "while_loop"):
-        return "the steps go along the axis of the samples: batch_first=True, or exchange the axes"
+        return "the steps go along the axis of the samples: exchange the axes before"
     return "keep the axis of the samples apart, or exchange axes before"
 
 
@@ -332,15 +347,13 @@ def reshapes(model: Module, found: Look) -> Iterator[Finding]:
 # --- results and targets that do not belong together ---------------------------------------------
 
 
-def misaligned(found: Look) -> Iterator[Finding]:
+def misaligned(loss: Loss, found: Look) -> Iterator[Finding]:
     """A loss that compares the result of one sample with the target of another."""
-    pair = _two_targets(found.samples.target, found.middle)
-    if pair is None:
-        return
-    own = _interaction(found, pair[0], found.middle)
-    far = _interaction(found, pair[1], pair[2])
+    if getattr(loss, "weight", None) is not None:
+        return  # all targets together say what the mean is taken over
+    own, *far = (_interaction(found, k) for k in _from(found.middle, len(found.samples)))
     noise = 1e-5 * abs(float(found.given["loss"]))
-    if abs(far) <= max(_INTERACTION * abs(own), noise):
+    if max(far) <= max(_INTERACTION * own, noise):
         return
     shapes = ""
     if found.result is not None:
@@ -356,32 +369,26 @@ def misaligned(found: Look) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _two_targets(target: Array, own: int) -> tuple[int, int, int] | None:
-    """Samples (a, b, k): the target of `a` differs from that of `own`, that of `b` from that of
-    `k`, which is another sample."""
-    rows = [t.tobytes() for t in target]
-    first = next((n for n, row in enumerate(rows) if row != rows[own]), None)
-    other = next(
-        ((b, k) for k in range(len(rows)) for b in range(len(rows))
-         if k != own and rows[b] != rows[k]),
-        None,
-    )  # fmt: skip
-    return None if first is None or other is None else (first, *other)
+def _from(first: int, count: int) -> list[int]:
+    return [first, *(k for k in range(count) if k != first)]
 
 
-def _interaction(found: Look, source: int, place: int) -> float:
+def _interaction(found: Look, place: int) -> float:
     """How much exchanging the middle sample's input and the target at `place` changes the loss
-    beyond the sum of both changes."""
-    order = np.arange(len(found.samples))
+    beyond the sum of both changes; 0 where all targets are equal."""
+    rows = [t.tobytes() for t in found.samples.target]
+    source = next((n for n, row in enumerate(rows) if row != rows[place]), None)
+    if source is None:
+        return 0.0
+    order = np.arange(len(rows))
     order[place] = source
-    turned = found.samples.rows(order).target
     samples, moved = found.samples, exchanged(found)
+    old, new = samples.target, samples.target[order]
 
     def loss(inputs: Samples, target: Array) -> float:
         return float(found.program.run({**inputs.named(), "target0": target})["loss"])
 
-    both, second = loss(moved, turned), loss(samples, turned)
-    return both - loss(moved, samples.target) - second + loss(samples, samples.target)
+    return abs(loss(moved, new) - loss(moved, old) - loss(samples, new) + loss(samples, old))
 
 
 def ignored(found: Look) -> Iterator[Finding]:

@@ -42,6 +42,7 @@ _GROWN: Final = 1e3  # a root mean square, as a multiple of the inputs'
 _LOST: Final = 1e-4
 _VANISHED: Final = 1e-4  # a gradient, as a share of the largest of all layers
 _EXPLODED: Final = 1e4
+_TOLD: Final = 0.1  # of the units of a layer: from here on it is in the text
 _MOSTLY: Final = 0.6  # of the units of a layer
 _ALL: Final = 0.95
 
@@ -94,6 +95,7 @@ class Signals:
             f"{u.op} in {u.path or 'the model'} ({u.line}): {u.share:.0%} of the units "
             f"{'never work' if u.op == 'relu' else 'are saturated'}"
             for u in self.units
+            if u.share >= _TOLD
         ]
         return "\n".join(lines)
 

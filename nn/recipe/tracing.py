@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -31,6 +32,7 @@ from treadle.tracer.location import is_inside
 from treadle.tracer.modes import enable_grad
 from treadle.tracer.shapes import ShapeTrace
 from treadle.tracer.tensor import Tensor
+from treadle.tracer.trace import Trace
 
 Array = npt.NDArray[Any]
 Hook = Callable[["LookTrace", str, Module, Any], Any]
@@ -49,7 +51,8 @@ class LookTrace(ShapeTrace):
     """A trace that knows the layer that each instruction was made in."""
 
     def __init__(self) -> None:
-        super().__init__()
+        numbers = count()
+        Trace.__init__(self, "check", lambda _: f"state{next(numbers)}")
         self.layers: list[str] = []  # the layers that are running, the innermost last
         self.made_in: dict[Instr, str] = {}
         self.reshapes: list[Instr] = []  # those that the user wrote

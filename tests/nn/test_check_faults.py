@@ -97,6 +97,25 @@ class Bag(nn.Module):
         return self.head(self.embedding(tokens).mean(axis=1))
 
 
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag, self.second = Bag(), nn.Embedding(2, 2)
+
+    def forward(self, tokens: Any, hint: Any) -> Any:
+        return self.bag(tokens) + self.second(hint)
+
+
+class Compiled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = mlp()
+
+    @treadle.jit
+    def forward(self, x: Any) -> Any:
+        return self.body(x)
+
+
 def tokens() -> Arrays:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 10, (240, 9))
@@ -105,6 +124,22 @@ def tokens() -> Arrays:
 
 HEALTHY: dict[str, Callable[[], tuple[nn.Module, Any, Any]]] = {
     "mlp": lambda: (mlp(), nn.CrossEntropyLoss(), blobs()),
+    "weights": lambda: (
+        mlp(), nn.CrossEntropyLoss(weight=np.array([1, 2, 3, 4], np.float32)), blobs()
+    ),
+    "ignored targets": lambda: (
+        mlp(), nn.CrossEntropyLoss(), (blobs()[0], np.r_[[-100] * 12, blobs()[1][12:]])
+    ),
+    "two losses": lambda: (
+        mlp(), lambda out, y: (F.cross_entropy(out, y), 1e-3 * treadle.mean(out * out)), blobs()
+    ),
+    "two inputs": lambda: (TwoInputs(), nn.CrossEntropyLoss(), (*tokens(), tokens()[1])),
+    "jitted": lambda: (Compiled(), nn.CrossEntropyLoss(), blobs()),
+    "last axis": lambda: (
+        nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 3)),
+        lambda out, y: F.cross_entropy(out.reshape(-1, 3), y.reshape(-1)),
+        (sequences()[0], np.argmax(sequences()[0][..., :3], axis=-1)),
+    ),
     "smoothed": lambda: (mlp(), nn.CrossEntropyLoss(label_smoothing=0.1), blobs()),
     "convolutions": lambda: (with_norm_and_dropout(), nn.CrossEntropyLoss(), images()),
     "recurrent": lambda: (Recurrent(), F.cross_entropy, sequences()),
@@ -402,3 +437,17 @@ def test_data_comes_in_four_forms() -> None:
     assert checked(mlp(), loss, [(x[:50], y[:50]), (x[50:], y[50:])]).sections[0].text == whole
     loader = DataLoader(Rows((x, y)), 32, num_workers=1)
     assert "in batches of 32" in checked(mlp(), loss, loader).sections[0].text
+
+
+def test_a_few_samples_are_enough_for_all_but_the_baseline() -> None:
+    x, y = blobs(count=3)
+    report = checked(mlp(), nn.CrossEntropyLoss(), (x, y))
+    assert report.codes == ()
+    assert report.skipped == ("all samples, baseline: fewer than 20 samples",)
+
+
+def test_the_kind_of_a_loss_over_the_last_axis_is_known() -> None:
+    model, loss, data = HEALTHY["last axis"]()
+    assert "ln(3) for 3 equal logits" in checked(model, loss, data).sections[2].text
+    report = checked(model, loss, (data[0], data[1] + 1))
+    assert "labels go from 1 to 3" in the(report, "label-range").message

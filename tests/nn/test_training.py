@@ -11,6 +11,7 @@ import pytest
 import treadle
 from treadle import nn
 from treadle.data import DataLoader, TensorDataset
+from treadle.nn.progress import Bar, Mean, items
 
 
 def blobs(count: int, seed: int) -> TensorDataset:
@@ -158,6 +159,24 @@ def test_mistakes_of_fit_are_named() -> None:
             model, lambda r, t: treadle.mean(r) * float("nan"), optimizer, loaders()[0],
             verbose=False,
         )  # fmt: skip
+
+
+def test_the_bar_shows_the_loss_and_items_a_second(capsys: Any) -> None:
+    pytest.importorskip("tqdm")
+    train, _ = loaders()
+    totals, shown = Mean(), []
+    with Bar(train, "epoch 1/1", True) as bar:
+        for x, y in train:
+            totals.add({"loss": treadle.tensor(0.25)}, len(y))
+            bar.add(len(x), totals)
+        shown.append(str(bar._bar))
+    assert "epoch 1/1" in shown[0] and "96.0/96.0" in shown[0]
+    assert "item/s" in shown[0] and "loss 0.25" in shown[0]
+    with Bar(train, "epoch", False) as bar:
+        bar.add(3, totals)
+    assert "epoch 1/1" in capsys.readouterr().err
+    dropping = DataLoader(blobs(50, 0), 16, drop_last=True)
+    assert [items(d) for d in (train, dropping, [1, 2])] == [96, 48, None]
 
 
 # --- looking at a model ----------------------------------------------------------------------
