@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from html import escape
 
+from treadle.ir.errors import TreadleError
 from treadle.nn.recipe.report import Finding, Report
 
 _COLOURS = {"error": "#c62828", "warning": "#b26a00", "note": "#1565c0"}
@@ -20,9 +22,19 @@ def report_html(report: Report) -> str:
         f"<pre>{escape(s.text)}</pre></details>"
         for s in report.sections
     ]
+    parts.append(_picture(report))
     if report.skipped:
         parts.append(f"<pre>skipped: {escape('; '.join(report.skipped))}</pre>")
     return "\n".join([*parts, "</div>"])
+
+
+def _picture(report: Report) -> str:
+    """The grid of samples, where they are images and matplotlib is installed."""
+    try:
+        data = b64encode(report.picture()).decode()
+    except TreadleError:
+        return ""
+    return f'<img src="data:image/png;base64,{data}" alt="samples">'
 
 
 def _row(finding: Finding) -> str:
