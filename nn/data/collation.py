@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from treadle.ir.errors import ShapeError
+from treadle.ir.errors import DTypeError, ShapeError
 from treadle.nn.data.dataset import as_array
 from treadle.tracer.create import tensor
 from treadle.tracer.tensor import Tensor
@@ -16,7 +16,7 @@ from treadle.tracer.tensor import Tensor
 def stacked(samples: Sequence[Any]) -> Any:
     """As `default_collate`, with NumPy arrays in the place of tensors.
 
-    Raises ShapeError where the samples' shapes differ.
+    Raises ShapeError where the samples' shapes differ, DTypeError for what is no number.
     """
     first = samples[0]
     if isinstance(first, (str, bytes)):
@@ -33,7 +33,14 @@ def stacked(samples: Sequence[Any]) -> Any:
     shapes = {a.shape for a in arrays}
     if len(shapes) > 1:
         listed = ", ".join(map(str, sorted(shapes)[:4]))
-        raise ShapeError(f"samples of different shapes make no batch, found {listed}")
+        raise ShapeError(
+            f"samples of different shapes make no batch, found {listed}: bring them to one, or "
+            "give the loader a collate_fn"
+        )
+    if any(a.dtype == object for a in arrays):
+        raise DTypeError(
+            f"samples of type {type(first).__name__} make no batch: give the loader a collate_fn"
+        )
     return np.stack(arrays)
 
 

@@ -24,16 +24,20 @@ def read_image(path: str | Path, mode: Literal["RGB", "L"] = "RGB") -> Array:
 
     Raises FileNotFoundError, and DataError, which names the file, where it cannot be read.
     """
-    pillow = _pillow()
-    path = Path(path)
     with located_errors():
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path}")
-        try:
-            with pillow.open(path) as image:
-                pixels = np.asarray(image.convert(mode))
-        except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
-            raise DataError(f"{path} cannot be read as an image: {error}") from None
+        return _read(Path(path), mode)
+
+
+def _read(path: Path, mode: str) -> Array:
+    """As `read_image`; its errors name no line, which in a worker would be nobody's."""
+    pillow = _pillow()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with pillow.open(path) as image:
+            pixels = np.asarray(image.convert(mode))
+    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as an image: {error}") from None
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
@@ -70,7 +74,7 @@ class ImageFolder(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         path, label = self.samples[index]
-        image = read_image(path, self.mode)
+        image = _read(path, self.mode)
         return image if self.transform is None else self.transform(image), label
 
 

@@ -49,6 +49,8 @@ class DataLoader:
             _check("num_workers", num_workers, 0)
             if prefetch_factor is not None:
                 _check("prefetch_factor", prefetch_factor, 1)
+            if not isinstance(timeout, (int, float)) or not timeout >= 0:
+                raise ArgumentError(f"timeout must be at least 0 seconds, found {timeout!r:.60}")
             if shuffle and sampler is not None:
                 raise ArgumentError("give shuffle or a sampler, not both")
             if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):

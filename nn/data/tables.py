@@ -25,8 +25,8 @@ def read_csv(
     """The numbers of a CSV file, [rows, columns].
 
     `columns` picks some, by name (where there is a `header`) or by number, in that order. Raises
-    FileNotFoundError; DataError, which names file, line and column, for what is no number or a row
-    of another length; ArgumentError for a column that is not there.
+    FileNotFoundError; DataError, which names file, line and column, for what is no number, a row of
+    another length, or an empty file; ArgumentError for a column that is not there.
     """
     with located_errors():
         path = Path(path)
@@ -36,8 +36,10 @@ def read_csv(
                         if row]  # fmt: skip
             except (csv.Error, UnicodeDecodeError) as error:
                 raise DataError(f"{path} is no CSV file: {error}") from None
-        names = rows.pop(0)[1] if header and rows else []
-        width = len(names) if header else len(rows[0][1]) if rows else 0
+        if not rows:
+            raise DataError(f"{path} is empty")
+        names = rows.pop(0)[1] if header else []
+        width = len(names) if header else len(rows[0][1])
         picked = _picked(path, columns, names, width)
         found = np.empty((len(rows), len(picked)), dtype)
         for i, (line, row) in enumerate(rows):

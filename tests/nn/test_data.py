@@ -324,6 +324,12 @@ def test_mistakes_of_a_loader_are_named() -> None:
         DataLoader(data, shuffle=True, sampler=[1])
     with pytest.raises(treadle.ArgumentError, match="__getitem__ and __len__, found int"):
         DataLoader(3)
+    with pytest.raises(treadle.ArgumentError, match="timeout must be at least 0 seconds, found -1"):
+        DataLoader(data, timeout=-1)
+    with pytest.raises(treadle.ShapeError, match="bring them to one, or give the loader a coll"):
+        batches(DataLoader([np.zeros(2), np.zeros(3)], 2))
+    with pytest.raises(treadle.DTypeError, match="samples of type NoneType make no batch"):
+        batches(DataLoader([None, None], 2))
     with pytest.raises(treadle.ArgumentError, match="lacks epoch"):
         DataLoader(data).load_state_dict({"seed": 0, "batch": 0})
 
@@ -388,6 +394,9 @@ def test_csv_columns_are_picked_and_wrong_cells_named(tmp_path: Path) -> None:
         read_csv(path, ["d"])
     with pytest.raises(DataError, match=r"line 1, column 1: expected a number, found 'a'"):
         read_csv(path, header=False)
+    path.write_text("\n")
+    with pytest.raises(DataError, match=r"t\.csv is empty"):
+        read_csv(path)
     path.write_text("a,b\n1,2\n3\n")
     with pytest.raises(DataError, match=r"line 3: expected 2 columns, found 1"):
         read_csv(path)
@@ -477,8 +486,10 @@ def test_a_picture_that_cannot_be_read_is_named(pictures: Path) -> None:
     bad.write_bytes(bad.read_bytes()[:60])
     with pytest.raises(DataError, match=r"1\.png cannot be read as an image"):
         read_image(bad)
-    with pytest.raises(DataError, match=r"1\.png"):
-        batches(DataLoader(ImageFolder(pictures, transforms.Resize((4, 4))), 2))
+    for how in ({}, {"num_workers": 2}, {"prefetch_factor": 1}):
+        with pytest.raises(DataError, match=r"1\.png cannot be .*truncated\nwhile") as caught:
+            batches(DataLoader(ImageFolder(pictures, transforms.Resize((4, 4))), 2, **how))
+        assert any("of ImageFolder was read" in note for note in caught.value.__notes__)
     with pytest.raises(FileNotFoundError, match="no folder"):
         ImageFolder(pictures / "none")
     (pictures / "empty").mkdir()
