@@ -109,7 +109,9 @@ class _Drawing:
                 made[param.value] = _Box("param", [("title", what + param.path), ("row", typed)])
                 boxes.append(made[param.value])
         for instr in self.fn.instrs:
-            if self.root(instr.results[0]) is not instr.results[0] or instr in self.inlined:
+            if instr in self.inlined:
+                continue
+            if instr.results and self.root(instr.results[0]) is not instr.results[0]:
                 continue
             kind = "kernel" if instr.regions else "op"
             box = _Box(kind, list(self._rows(instr)), instr=instr)

@@ -115,7 +115,8 @@ class _Walk:
 
     def _follow(self, value: Value, heap: list[int]) -> None:
         for user in self.users.get(value, ()):
-            heappush(heap, self.index[user.results[0]])
+            if user.results:  # none: it calls Python
+                heappush(heap, self.index[user.results[0]])
 
     def _tell(self, instr: Instr, why: str) -> None:
         if why and instr.op.name != "contract":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from treadle.ir.errors import TreadleError
 from treadle.ir.lazily import lazily
 from treadle.ir.ops.host_calls import INTERRUPTED
 from treadle.runtime.blocks import blocks
@@ -159,6 +160,7 @@ class NativeExecutable:
             with self._host.running() as run:
                 stopped = self._entry(self._buffers_type(*pointers), fault)
             if run.error is not None:
+                self._locate(run.error, fault[0] - 1)
                 raise run.error
         else:
             stopped = self._entry(self._buffers_type(*pointers), fault)
@@ -167,6 +169,15 @@ class NativeExecutable:
             if site.message == INTERRUPTED:
                 raise KeyboardInterrupt  # ctypes has swallowed it
             raise failure(self.compilation.core, arrays, site, fault[1]) from None
+
+    def _locate(self, error: BaseException, site: int) -> None:
+        """Add the line of the call of Python code to an error about what it gave."""
+        if not isinstance(error, TreadleError) or error.located or site < 0:
+            return
+        loc = self.compilation.emitted.faults[site].loc
+        if loc is not None:
+            error.located = True
+            error.args = (f"{error} (at {loc})",)
 
     def stage(self, name: str) -> str:
         """The program as text after the pass `name` (also: traced, memory, plan, llvm, asm)."""

@@ -93,8 +93,7 @@ class Run:
 _thread = threading.local()
 
 
-@ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
-def _host(number: int, pointers: int) -> int:
+def _answer(number: int, pointers: int) -> int:
     run: Run = _thread.runs[-1]
     try:
         run.calls.call(number, pointers)
@@ -104,6 +103,7 @@ def _host(number: int, pointers: int) -> int:
     return _DONE
 
 
+_host = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)(_answer)
 HostCalls.address = ctypes.cast(_host, ctypes.c_void_p).value or 0
 
 

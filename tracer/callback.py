@@ -95,7 +95,8 @@ def _flat(
             return ()
         listed, structure = pytree.flatten(found)
         if structure != out:
-            raise ShapeError(f"callback {_label(fn)} gave {structure}, expected {out}")
+            wanted = "one array" if out.is_leaf else str(out)
+            raise ShapeError(f"callback {_label(fn)} gave {structure}, expected {wanted}")
         return [x.numpy() if isinstance(x, Tensor) else x for x in listed]
 
     return call

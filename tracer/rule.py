@@ -48,9 +48,12 @@ class Rule(Protocol):
     of the inputs.
     """
 
-    label: str
-    key: object
-    names: Sequence[str]
+    @property
+    def label(self) -> str: ...
+    @property
+    def key(self) -> object: ...
+    @property
+    def names(self) -> Sequence[str]: ...
 
     def forward(self, inputs: Sequence[Tensor], asked: Sequence[bool]) -> Made:
         """Run the user's function; `asked`: which inputs a derivative may be wanted for."""

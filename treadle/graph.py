@@ -200,7 +200,7 @@ def source_names(fn: Function) -> dict[str, Value]:
     the last value that the line made."""
     last: dict[Loc, Value] = {}
     for instr in fn.instrs:
-        if instr.loc is not None and not instr.loc.role:
+        if instr.results and instr.loc is not None and not instr.loc.role:
             last[instr.loc] = instr.results[0]
     found: dict[str, Value] = {}
     for loc, value in last.items():
