@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
 from treadle.nn.module import Module
@@ -75,7 +75,7 @@ class Bar:
 def items(data: Iterable[Any]) -> int | None:
     """How many samples the batches of `data` have in all; None where that is not known."""
     dataset, size = getattr(data, "dataset", None), getattr(data, "batch_size", None)
-    if dataset is None or not isinstance(size, int) or not hasattr(data, "__len__"):
+    if dataset is None or not isinstance(size, int) or not isinstance(data, Sized):
         return None
     if getattr(data, "drop_last", False):
         return len(data) * size

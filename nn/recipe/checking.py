@@ -92,7 +92,8 @@ class _Check:
         kind = losses.Kind("unknown", False)
         if mixed.result is not None:
             kind = losses.recognised(self.loss, mixed.result.shape, mixed.samples.target)
-            self.findings += losses.of_labels(kind, self.loss, found.target)
+            self._note(losses.of_labels(kind, self.loss, found.target))
+            self._note(self._of_results(kind, mixed, found))
         if stop := self._blocking():
             self.skipped.append(f"layers, learning: {stop}")
             return found.rows(range(min(len(found), picture.MOST)))
@@ -103,7 +104,7 @@ class _Check:
 
     def _blocking(self) -> str:
         """What makes numbers useless, if anything does."""
-        wrong = ("not-finite", "label-range", "no-labels")
+        wrong = ("not-finite", "label-range", "no-labels", "loss-fails")
         found = next((f for f in self.findings if f.code in wrong), None)
         return "" if found is None else f"{found.code} first"
 
@@ -140,6 +141,8 @@ class _Check:
         before = len(self.findings)
         self._note(mixing.mixed(self.model, look))
         self._note(mixing.reshapes(self.model, look))
+        if look.complaint:
+            self._note([Finding("loss-fails", "error", f"the loss refuses it: {look.complaint}")])
         if not self._blocking():
             if len(self.findings) == before:
                 self._note(mixing.misaligned(self.loss, look))
@@ -148,6 +151,17 @@ class _Check:
         if has_batch_norm(self.model):
             text += "; in training batch norm mixes the samples of a batch, as it should"
         return text, look
+
+    def _of_results(
+        self, kind: losses.Kind, look: mixing.Look, found: Samples
+    ) -> Iterable[Finding]:
+        """What of the model's results does not fit the loss."""
+        made, op, layer = look.made_by, "", ""
+        assert look.result is not None
+        if made is not None:
+            op, layer = made.op.name, layer_name(self.model, look.trace.made_in.get(made, ""))
+        line = look.trace.line_of(made)
+        return losses.of_results(kind, look.result, found.target, op, layer, line)
 
     def _layers(self, found: Samples, mixed: mixing.Look, kind: losses.Kind) -> tuple[str, None]:
         size = sum(int(x[0].size) for x in found.inputs)
@@ -161,15 +175,6 @@ class _Check:
             wanted = losses.expected(kind, self.loss, even, some.target)
             first, findings = losses.first_loss(kind, seen.loss, wanted, some.target)
             self._note(findings)
-            made = mixed.made_by
-            self._note(
-                losses.of_results(
-                    kind, mixed.result, found.target, "" if made is None else made.op.name,
-                    "" if made is None else
-                    layer_name(self.model, mixed.trace.made_in.get(made, "")),
-                    mixed.trace.line_of(made),
-                )
-            )  # fmt: skip
         self._note(signals.judged(self.model, seen))
         return f"loss: {kind.name}; {first}\n{seen}", None
 

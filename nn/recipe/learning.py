@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treadle.ir.dataclass import dataclass
+from treadle.ir.errors import CheckError, IndexFault
 from treadle.ir.graph import Value
 from treadle.ir.types import TensorType, float64
 from treadle.nn.module import Module
@@ -151,7 +152,10 @@ def train(
     begun = time.monotonic()
     cut_short = False
     for count in range(1, steps + 1):
-        found, after = step.run(now, batches(count - 1), rate, count)
+        try:
+            found, after = step.run(now, batches(count - 1), rate, count)
+        except (CheckError, IndexFault):
+            found, after = math.inf, now  # a check in the loss, of what has diverged
         losses.append(found)
         if not math.isfinite(found) or found <= until:
             break

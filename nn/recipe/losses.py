@@ -105,7 +105,8 @@ def in_range(target: Array, classes: int) -> Array:
     """Labels out of range as near ones that are not."""
     if target.dtype.kind not in "iu" or classes == 0:
         return target
-    return np.clip(target, 0, classes - 1, dtype=target.dtype)
+    found: Array = np.clip(target, 0, classes - 1)
+    return found
 
 
 def value(loss: Loss, result: Array, target: Array) -> float | None:

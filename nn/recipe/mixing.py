@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from treadle.ir.cut import cut
 from treadle.ir.dataclass import dataclass
-from treadle.ir.errors import TreadleError
+from treadle.ir.errors import CheckError, IndexFault, TreadleError
 from treadle.ir.graph import Function, Instr, Loc, Value
 from treadle.ir.interpreter import interpret
 from treadle.ir.types import shape_text
@@ -42,6 +42,7 @@ from treadle.nn.recipe.tracing import (
     total,
 )
 from treadle.tracer import api
+from treadle.tracer.backend import CompileOptions, compiler
 from treadle.tracer.create import tensor
 from treadle.tracer.tensor import Tensor
 
@@ -57,7 +58,8 @@ _MOST_ELEMENTS = 50_000_000  # that are kept to find a culprit
 class Look:
     """The traced model, and what it gave for the samples.
 
-    outputs  the names of the results that have a row a sample
+    outputs    the names of the results that have a row a sample
+    complaint  what a check in the loss has found wrong
     """
 
     trace: LookTrace
@@ -66,6 +68,7 @@ class Look:
     outputs: tuple[str, ...]
     given: dict[str, Array]
     made_by: Instr | None
+    complaint: str
 
     @property
     def result(self) -> Array | None:
@@ -101,8 +104,20 @@ def look(model: Module, loss: Loss, samples: Samples) -> Look:
         function = trace.function(results)
     program, samples = compiled(trace, function), _with_safe_labels(samples, outputs)
     names = [f"output{n}" for n, x in enumerate(outputs) if x.shape[:1] == (len(samples),)]
-    given = program.run(samples.named())
-    return Look(trace, program, samples, tuple(names), given, made_by)
+    complaint = ""
+    try:
+        given = program.run(samples.named())
+    except (CheckError, IndexFault) as error:
+        program, complaint = _without_loss(program), str(error)
+        given = {**program.run(samples.named()), "loss": np.array(np.nan)}
+    return Look(trace, program, samples, tuple(names), given, made_by, complaint)
+
+
+def _without_loss(program: Program) -> Program:
+    """The program for all results but the loss, whose checks are in the way."""
+    wanted = [(r.path, r.value) for r in program.function.results if r.path != "loss"]
+    part = cut(program.function, wanted)
+    return Program(part, program.state, compiler().compile(part, CompileOptions()))
 
 
 def _with_safe_labels(samples: Samples, outputs: Sequence[Tensor]) -> Samples:
