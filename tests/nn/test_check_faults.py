@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -451,3 +453,68 @@ def test_the_kind_of_a_loss_over_the_last_axis_is_known() -> None:
     assert "ln(3) for 3 equal logits" in checked(model, loss, data).sections[2].text
     report = checked(model, loss, (data[0], data[1] + 1))
     assert "labels go from 1 to 3" in the(report, "label-range").message
+
+
+def test_what_a_loss_refuses_is_told() -> None:
+    data = (blobs(2)[0], blobs(2)[1][:, None] * np.float32(1))
+    report = checked(mlp(outputs=1), nn.BCELoss(), data)
+    assert set(report.codes) == {"loss-fails", "no-sigmoid"}
+    assert "outside of [0, 1]" in report.find("loss-fails")[0].message
+    assert "take binary_cross_entropy_with_logits" in report.find("no-sigmoid")[0].fix
+
+
+def test_results_that_are_bounded_before_cross_entropy_are_told() -> None:
+    report = checked(mlp(nn.Tanh()), nn.CrossEntropyLoss(), blobs())
+    assert the(report, "tanh-before-loss").layer == "3 (Tanh)"
+
+
+def test_targets_beyond_what_the_loss_knows_are_told() -> None:
+    x, y = blobs()
+    report = checked(mlp(outputs=1), nn.BCEWithLogitsLoss(), (x, y[:, None] * np.float32(1)))
+    assert "from 0 to 1; they go from 0 to 3" in the(report, "label-range").message
+    report = checked(mlp(), nn.CrossEntropyLoss(), (x, y * 0 - 100))
+    assert "which the loss ignores" in the(report, "no-labels").message
+    report = checked(mlp(outputs=10), nn.CrossEntropyLoss(), (x, y))
+    assert the(report, "unused-classes").severity == "note" and report.ok
+
+
+def test_inputs_and_targets_that_are_all_equal_are_told() -> None:
+    x, y = blobs()
+    report = checked(mlp(), nn.CrossEntropyLoss(), (x * 0 + 1, y))
+    assert the(report, "constant-inputs").severity == "error"
+    x, t = line()
+    report = checked(mlp(width=6, outputs=1), nn.MSELoss(), (x, t * 0 + 2))
+    assert "all targets are 2" in the(report, "one-target").message
+
+
+@pytest.mark.parametrize(("act", "said"), [
+    (lambda x: treadle.sqrt(x - 10.0), "the first result that is not finite"),
+    (lambda x: treadle.sqrt(x - x.detach()), "the gradient is not finite"),
+])  # fmt: skip
+def test_what_is_not_finite_names_the_layer(act: Any, said: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(12, 32), nn.Linear(32, 4)
+
+        def forward(self, x: Any) -> Any:
+            return self.last(act(self.first(x)))
+
+    report = checked(Net(), nn.CrossEntropyLoss(), blobs(), steps=2)
+    found = next(f for f in report.find("not-finite"))
+    assert found.message == said
+    assert found.layer == ("last (Linear)" if "result" in said else "first (Linear)")
+
+
+def test_every_finding_is_in_the_documentation_and_in_a_test() -> None:
+    """Codes are the first argument of `Finding`; those that are put together are listed here."""
+    root = Path(__file__).resolve().parents[2]
+    sources = [p.read_text("utf-8") for p in sorted((root / "nn" / "recipe").glob("*.py"))]
+    codes = set(re.findall(r'Finding\(\s*"([a-z-]+)"', "\n".join(sources)))
+    codes |= {f"{act}-before-loss" for act in ("softmax", "sigmoid", "relu", "tanh")}
+    codes |= {"cannot-overfit-one", "cannot-overfit-ten"}
+    page = (root / "docs" / "recipe.md").read_text("utf-8")
+    tests = "".join(p.read_text("utf-8") for p in Path(__file__).parent.glob("test_check_*.py"))
+    assert len(codes) > 30
+    assert {c for c in codes if f"`{c}`" not in page} == set()
+    assert {c for c in codes if f'"{c}"' not in tests} == set()
