@@ -10,7 +10,8 @@ Sums run over units: whole images, or bands of `lines` of one. Where the result 
 the units have sums of their own: a thread gathers the operands of a unit into its own memory and
 multiplies them, and at the end the parts are added, in order. Where it is large, the operands of
 one unit after the other are gathered by all threads, then multiplied by all, a tile for each block
-of channels, line of taps and `nr` rows of the result.
+of channels, line of taps and `nr` rows of the result. Lines of positions that meet only padding
+under a line of taps are left out.
 
 Order of additions: within a part units in order; within one images, lines and positions in order,
 one after the other into one accumulator per element; then the parts.
@@ -28,7 +29,7 @@ from treadle.codegen.target import Target
 from treadle.ir.dataclass import dataclass
 from treadle.ir.types import DType
 
-_SHARED: Final = 2 << 20  # bytes of a unit that all threads gather: a part of the L3 cache
+_SHARED: Final = 3 << 20  # bytes of a unit that all threads gather: a part of the L3 cache
 _OWN: Final = 512 << 10  # bytes of a unit that one thread gathers: a part of its L2 cache
 _SUMS: Final = 4 << 20  # bytes that the sums of all parts may take
 _PARTS: Final = 16
@@ -190,6 +191,7 @@ def plan_of_parts(plan: TapPlan, parts: int) -> TapPlan:
 def _registers(what: Convolution, lanes: int, target: Target) -> tuple[int, int, int]:
     """(channels, taps, vectors) of the register tile that takes the fewest cycles."""
     most = target.registers if target.has_fma else target.registers - 3
+    rate = 1 if target.vector_bytes >= 64 else 2  # multiplications a cycle, of a Zen 4's
     taps = what.wide.taps
     groups = [
         n for n in range(1, taps + 1) if taps % n == 0 and (what.wide.tap_step == 1 or n == 1)
@@ -201,7 +203,8 @@ def _registers(what: Convolution, lanes: int, target: Target) -> tuple[int, int,
                 sums = cb * kwg * vectors
                 if sums + vectors + 1 > most or cb > what.channels:
                     continue
-                step = max(sums, (cb * kwg + vectors) / 1.8, 8) + 1 + vectors / 2
+                each = (cb * kwg + vectors) / 1.8  # loads of a step
+                step = max(sums / rate, each, 8 / rate) + (1 + vectors / 2) / rate
                 tiles = -(-what.channels // cb) * (taps // kwg) * -(-what.rows // (vectors * lanes))
                 cost = tiles * step
                 if best is None or cost < best[0]:

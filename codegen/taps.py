@@ -165,7 +165,8 @@ class _Taps:
         return self.state.merged(w)
 
     def _gather_right(self, w: FunctionWriter, block: Val, n: Val) -> None:
-        """[line][pixel][channel] of one image, with zeros for its padding."""
+        """[line][pixel][channel] of one image, with zeros for what its lines lack; lines that lie
+        outside of it are not written, and nobody reads them."""
         plan, what, elem = self.plan, self.what, self.elem
         high, wide, cb = what.high, what.wide, plan.cb
         group, image = self._get(w, "group"), self._get(w, "image")
@@ -195,8 +196,6 @@ class _Taps:
                 w.call(self._pack(), VOID, args)
                 behind = (low + count) * cb
                 self._clear(w, w.gep(there, behind, elem), plan.width * cb - behind)
-            with w.if_(w.not_(inside), "outside"):
-                self._clear(w, there, plan.width * cb)
 
     def _clear(self, w: FunctionWriter, to: Val, elements: int) -> None:
         nbytes = w.int(elements * self.plan.dtype.itemsize)
@@ -229,20 +228,38 @@ class _Taps:
         w = self.state.module.function(f"{self.name}_multiply", VOID, KERNEL_PARAMS, internal=True)
         block, channel, high, wide = self._place(w)
         cb, line = plan.cb, plan.width * plan.cb
+        first, lines = self._met(w, high)
         a = self._moved(
             w, self._get(w, "gathered"), (channel, plan.images * plan.right_image),
             (high, what.high.tap_step * line), (wide, what.wide.tap_step * cb),
+            (first, what.high.step * line),
         )  # fmt: skip
-        b = self._moved(w, self._lefts(w), (block, plan.images * plan.left_image))
+        b = self._moved(
+            w, self._lefts(w), (block, plan.images * plan.left_image),
+            (first, what.wide.positions * plan.nr),
+        )  # fmt: skip
         sums = self._moved(w, self._get(w, "sums"), (w.args[1], plan.mr * plan.nr))
         micro = micro_function(self.state, plan.dtype, plan.mr, plan.nr)
         steps = [plan.right_image, what.high.step * line, what.wide.step * cb]
         add = w.icmp("ne", self._get(w, "add"), 0)
-        sizes = [self._get(w, "images"), self._get(w, "lines"), w.int(what.wide.positions)]
+        sizes = [self._get(w, "images"), lines, w.int(what.wide.positions)]
         args = [a, *map(w.int, steps), b, w.int(plan.left_image), sums, *sizes, add]
         w.call(micro, VOID, args)
         w.ret()
         return self.state.merged(w)
+
+    def _met(self, w: FunctionWriter, tap: Val) -> tuple[Val, Val]:
+        """The first of a unit's lines of positions that meet the image under a line of taps, and
+        how many do: under the others there is only padding."""
+        high = self.what.high
+        at = w.mul(self._get(w, "line"), high.step)
+        at = w.add(w.add(at, w.mul(tap, high.tap_step)), high.offset)
+        before, behind = (
+            w.udiv(w.add(w.binary("llvm.smax", x, 0), high.step - 1), high.step)
+            for x in (w.sub(w.int(0), at), w.sub(w.int(high.size), at))
+        )
+        last = w.binary("llvm.smin", behind, self._get(w, "lines"))
+        return before, w.binary("llvm.smax", w.sub(last, before), 0)
 
     def _place(self, w: FunctionWriter) -> tuple[Val, Val, Val, Val]:
         """A tile's block of rows, block of channels, line of taps and first tap in it."""

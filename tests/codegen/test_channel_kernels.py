@@ -174,3 +174,18 @@ def test_a_convolution_with_channels_in_the_lanes_keeps_no_unfolded_input() -> N
         assert body.own <= 64 << 10
         _, _, emitted = emitted_for(code.kernels, named("avx512"))
         assert emitted.workspace + 2 * emitted.scratch < np.prod(w) * 4 + (160 << 10)
+
+
+@pytest.mark.parametrize("target", FAMILIES, ids=lambda t: t.name)
+def test_no_product_with_padding_is_computed(target: Target) -> None:
+    """0 times infinity would be NaN."""
+    x, w, a = (1, 2, 5, 7), (40, 2, 3, 3), windows(padding=1)
+    name, attrs, left, right = three(x, w, a)[0]
+    args = [np.ones(left, np.float32), np.ones(right, np.float32)]
+    args[1][:, :, 0, 0] = np.inf
+    with channels_in_lanes():
+        code = native(function_of(get_op(name), attrs, args), target)
+    (got,) = code.results(*args)
+    assert not np.isnan(got).any()
+    np.testing.assert_array_equal(np.isinf(got[0, 0, 1:, 1:]), True)
+    np.testing.assert_array_equal(got[0, 0, :, 0], [8, 12, 12, 12, 8])
