@@ -59,6 +59,7 @@ class Look:
     """The traced model, and what it gave for the samples.
 
     outputs    the names of the results that have a row a sample
+    others     those that have places for samples along another axis, or joined with one
     complaint  what a check in the loss has found wrong
     """
 
@@ -66,6 +67,7 @@ class Look:
     program: Program
     samples: Samples
     outputs: tuple[str, ...]
+    others: tuple[str, ...]
     given: dict[str, Array]
     made_by: Instr | None
     complaint: str
@@ -103,14 +105,17 @@ def look(model: Module, loss: Loss, samples: Samples) -> Look:
         results |= _reach_of_middle(outputs, leaves, len(samples))
         function = trace.function(results)
     program, samples = compiled(trace, function), _with_safe_labels(samples, outputs)
-    names = [f"output{n}" for n, x in enumerate(outputs) if x.shape[:1] == (len(samples),)]
+    count = len(samples)
+    rows = tuple(f"output{n}" for n, x in enumerate(outputs) if x.shape[:1] == (count,))
+    spread = (n for n, x in enumerate(outputs) if any(s and s % count == 0 for s in x.shape))
+    others = tuple(name for n in spread if (name := f"output{n}") not in rows)
     complaint = ""
     try:
         given = program.run(samples.named())
     except (CheckError, IndexFault) as error:
         program, complaint = _without_loss(program), str(error)
         given = {**program.run(samples.named()), "loss": np.array(np.nan)}
-    return Look(trace, program, samples, tuple(names), given, made_by, complaint)
+    return Look(trace, program, samples, rows, others, given, made_by, complaint)
 
 
 def _without_loss(program: Program) -> Program:
@@ -207,7 +212,8 @@ def _others(found: Look) -> list[int]:
     for reach in reaches:
         limit = _NOISE * float(reach[own])
         seen |= {int(n) for n in np.flatnonzero(reach > limit) if n != own}
-    if seen or (reaches and any(r[own] > 0 for r in reaches)):
+    known = bool(reaches) and any(r[own] > 0 for r in reaches)
+    if seen or (known and not found.others):
         return sorted(seen)
     return _others_by_exchange(found)
 
@@ -218,11 +224,20 @@ def _others_by_exchange(found: Look) -> list[int]:
     after = found.program.run(exchanged(found).named())
     changed: set[int] = set()
     for name in found.outputs:
-        a, b = found.given[name], after[name]
-        differs = (a != b) & ~(np.isnan(a) & np.isnan(b)) if a.dtype.kind == "f" else a != b
-        rows = differs.reshape(len(a), -1).any(axis=1)
+        rows = _differs(found.given[name], after[name]).reshape(len(found.samples), -1).any(axis=1)
         changed |= {int(n) for n in np.flatnonzero(rows)}
+    for name in found.others:  # whose places are whose cannot be told where they are mixed
+        if not keeps_apart(
+            _differs(found.given[name], after[name]), len(found.samples), found.middle
+        ):
+            changed |= set(range(len(found.samples)))
     return sorted(changed - {found.middle})
+
+
+def _differs(a: Array, b: Array) -> Array:
+    """Where two arrays differ; NaN equals NaN."""
+    found: Array = a != b
+    return found & ~(np.isnan(a) & np.isnan(b)) if a.dtype.kind == "f" else found
 
 
 def exchanged(found: Look) -> Samples:
@@ -239,7 +254,7 @@ def exchanged(found: Look) -> Samples:
 def _culprit(found: Look) -> Instr | None:
     """The first instruction whose operands keep samples apart and whose result does not."""
     fn = found.program.function
-    needed = [v for n, v in _named_results(fn) if n in found.outputs]
+    needed = [r.value for r in fn.results if r.path in (*found.outputs, *found.others)]
     values = _on_the_way(fn, needed)
     if sum(int(np.prod(v.type.static_shape)) for v in values) > _MOST_ELEMENTS:
         return None
@@ -253,14 +268,10 @@ def _culprit(found: Look) -> Instr | None:
     count, own = len(found.samples), found.middle
     for value, x, y in zip(values, before, after, strict=True):
         made = value.producer
-        apart[value] = keeps_apart(x != y, count, own)
+        apart[value] = keeps_apart(_differs(x, y), count, own)
         if made is not None and not apart[value] and all(apart.get(a, True) for a in made.args):
             return made
     return None
-
-
-def _named_results(fn: Function) -> list[tuple[str, Value]]:
-    return [(r.path, r.value) for r in fn.results]
 
 
 def _on_the_way(fn: Function, wanted: Sequence[Value]) -> list[Value]:

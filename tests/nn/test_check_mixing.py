@@ -136,6 +136,25 @@ def test_a_recurrent_layer_along_the_samples_is_named() -> None:
     assert "batch_first=True" in found.fix
 
 
+@pytest.mark.parametrize("wrong", [False, True])
+def test_samples_joined_with_steps_or_behind_them_are_followed(wrong: bool) -> None:
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(WIDTH, 3)
+
+        def forward(self, x: Any) -> Any:
+            n, t, f = x.shape
+            y = x.reshape(t, n, f) if wrong else x.permute_dims((1, 0, 2))
+            return self.head(y), self.head(x.reshape(n * t, f)), treadle.mean(y)
+
+    def loss(out: Any, y: Any) -> Any:
+        return F.cross_entropy(out[0][-1], y) + F.cross_entropy(out[1][: len(y)], y)
+
+    found = nn.check(Steps(), loss, sequences(), steps=2).find("mixed-samples")
+    assert [f.fix for f in found] == ["a permute is meant: x.permute_dims((1, 0, 2))"] * wrong
+
+
 def test_a_softmax_over_the_batch_is_named() -> None:
     class Wrong(Net):
         def forward(self, x: Any) -> Any:
