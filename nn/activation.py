@@ -157,11 +157,11 @@ class Tanhshrink(Options):
 
 
 class Softmax(Options):
-    """exp(x) / sum(exp(x)) along `dim`."""
+    """`functional.softmax`"""
 
     function = staticmethod(functional.softmax)
 
-    def __init__(self, dim: int = -1) -> None:
+    def __init__(self, dim: int | None = None) -> None:
         super().__init__(dim=dim)
 
 
@@ -170,7 +170,7 @@ class Softmin(Options):
 
     function = staticmethod(functional.softmin)
 
-    def __init__(self, dim: int = -1) -> None:
+    def __init__(self, dim: int | None = None) -> None:
         super().__init__(dim=dim)
 
 
@@ -179,7 +179,7 @@ class LogSoftmax(Options):
 
     function = staticmethod(functional.log_softmax)
 
-    def __init__(self, dim: int = -1) -> None:
+    def __init__(self, dim: int | None = None) -> None:
         super().__init__(dim=dim)
 
 

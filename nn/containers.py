@@ -26,6 +26,34 @@ class _Numbered(Module):
         setattr(self, str(len(self)), module)
         return self
 
+    def extend(self, modules: Iterable[Module]) -> Self:
+        for module in list(modules):
+            self.append(module)
+        return self
+
+    def insert(self, index: int, module: Module) -> Self:
+        """Put `module` before the one at `index`; those behind it get the next numbers."""
+        items = self._items()
+        items.insert(index, module)
+        return self._renumber(items)
+
+    def pop(self, index: int = -1) -> Module:
+        """Take the module at `index` out; those behind it get the numbers before theirs."""
+        items = self._items()
+        taken = items.pop(index)
+        self._renumber(items)
+        return taken
+
+    def __delitem__(self, index: int | slice) -> None:
+        items = self._items()
+        del items[index]
+        self._renumber(items)
+
+    def _renumber(self, modules: list[Module]) -> Self:
+        for name, _ in self._members(Module):
+            delattr(self, name)
+        return self.extend(modules)
+
     def _items(self) -> list[Module]:
         return [module for _, module in self._members(Module)]
 
@@ -97,6 +125,16 @@ class ModuleDict(Module):
     def __delitem__(self, name: str) -> None:
         self[name]
         delattr(self, name)
+
+    def pop(self, name: str) -> Module:
+        """Take the module of that name out."""
+        taken: Module = self[name]
+        del self[name]
+        return taken
+
+    def clear(self) -> None:
+        for name in self:
+            delattr(self, name)
 
     def __contains__(self, name: object) -> bool:
         return name in dict(self.items())

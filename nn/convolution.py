@@ -196,9 +196,12 @@ class _ConvTranspose(_Convolution):
         groups: int = 1,
         bias: bool = True,
         dilation: PerAxis = 1,
+        padding_mode: str = "zeros",
         dtype: object = None,
     ) -> None:
         self.output_padding = output_padding
+        with located_errors():
+            option("padding_mode", padding_mode, ("zeros",))
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
             "zeros", dtype,

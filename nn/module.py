@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from treadle.tracer.errors import located
 from treadle.tracer.modes import no_grad
 from treadle.tracer.tensor import Tensor
 from treadle.tracer.traceback import leaving, open_constructor
+
+T = TypeVar("T")
 
 
 class Module:
@@ -79,6 +81,43 @@ class Module:
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         setattr(self, name, param)
+
+    def register_module(self, name: str, module: Module | None) -> None:
+        setattr(self, name, module)
+
+    add_module = register_module
+
+    def get_submodule(self, target: str) -> Module:
+        """The module at a path such as "encoder.2.conv"; "" is this one.
+
+        Raises AttributeError where there is none."""
+        found: Module = self
+        for name in target.split(".") if target else []:
+            below = found.__dict__.get(name)
+            if not isinstance(below, Module):
+                raise AttributeError(
+                    f"{type(found).__name__} has no module {name!r} (of {target!r})"
+                )
+            found = below
+        return found
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter at a path. Raises AttributeError where there is none."""
+        return self._leaf(target, Parameter, "parameter")
+
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer at a path. Raises AttributeError where there is none."""
+        path, _, name = target.rpartition(".")
+        if name not in self.get_submodule(path)._buffer_names:
+            raise AttributeError(f"{type(self).__name__} has no buffer {target!r}")
+        return self._leaf(target, Tensor, "buffer")
+
+    def _leaf(self, target: str, kind: type[T], what: str) -> T:
+        path, _, name = target.rpartition(".")
+        found = self.get_submodule(path).__dict__.get(name)
+        if not isinstance(found, kind):
+            raise AttributeError(f"{type(self).__name__} has no {what} {target!r}")
+        return found
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """(name, module) of the modules directly below, each module once."""

@@ -168,21 +168,34 @@ def tanhshrink(input: Operand) -> Tensor:
 
 
 @array_function
-def softmax(input: Operand, dim: int = -1) -> Tensor:
-    """exp(x) / sum(exp(x)) along `dim`, for numbers of any size"""
-    return api.softmax(input, axis=dim)
+def softmax(input: Operand, dim: int | None = None) -> Tensor:
+    """exp(x) / sum(exp(x)) along `dim`, for numbers of any size.
+
+    Without `dim` along the last axis; raises ArgumentError then for three axes or more, of which
+    PyTorch takes the first or the second.
+    """
+    return api.softmax(input, axis=_axis_of_softmax("softmax", input, dim))
 
 
 @array_function
-def softmin(input: Operand, dim: int = -1) -> Tensor:
-    """softmax(-x) along `dim`"""
-    return api.softmax(-_float(input), axis=dim)
+def softmin(input: Operand, dim: int | None = None) -> Tensor:
+    """softmax(-x) along `dim`; see `softmax`"""
+    return api.softmax(-_float(input), axis=_axis_of_softmax("softmin", input, dim))
 
 
 @array_function
-def log_softmax(input: Operand, dim: int = -1) -> Tensor:
-    """log(softmax(x)) along `dim`, accurate where softmax is near 0 or 1"""
-    return api.log_softmax(input, axis=dim)
+def log_softmax(input: Operand, dim: int | None = None) -> Tensor:
+    """log(softmax(x)) along `dim`, accurate where softmax is near 0 or 1; see `softmax`"""
+    return api.log_softmax(input, axis=_axis_of_softmax("log_softmax", input, dim))
+
+
+def _axis_of_softmax(name: str, input: Operand, dim: int | None) -> int:
+    if dim is not None:
+        return dim
+    rank = as_operand(input).ndim
+    if rank > 2:
+        raise ArgumentError(f"{name} of {rank} axes needs dim: say which, -1 is the last")
+    return -1
 
 
 @array_function

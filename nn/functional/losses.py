@@ -6,7 +6,7 @@ from typing import Literal
 
 from treadle.ir.errors import ArgumentError, ShapeError
 from treadle.ir.types import shape_text
-from treadle.nn.functional.reduction import reduced, same_shape
+from treadle.nn.functional.reduction import reduced, same_shape, weighted_mean
 from treadle.tracer import api
 from treadle.tracer.api.arguments import array_function, flag, option, real
 from treadle.tracer.promote import Operand, as_operand, promote
@@ -25,33 +25,63 @@ def _pair(what: str, input: Operand, target: Operand) -> tuple[Tensor, Tensor]:
 
 
 @array_function
-def mse_loss(input: Operand, target: Operand, reduction: Reduction = "mean") -> Tensor:
-    """(input - target)^2. Raises ShapeError unless both have one shape."""
+def mse_loss(
+    input: Operand,
+    target: Operand,
+    reduction: Reduction = "mean",
+    weight: Operand | None = None,
+) -> Tensor:
+    """(input - target)^2, times `weight`, whose mean is then over the weights. Raises ShapeError
+    unless all have one shape."""
     x, y = _pair("mse_loss", input, target)
-    return reduced(api.square(x - y), reduction)
+    return _weighed("mse_loss", api.square(x - y), weight, reduction)
 
 
 @array_function
-def l1_loss(input: Operand, target: Operand, reduction: Reduction = "mean") -> Tensor:
-    """|input - target|. Raises ShapeError unless both have one shape."""
+def l1_loss(
+    input: Operand,
+    target: Operand,
+    reduction: Reduction = "mean",
+    weight: Operand | None = None,
+) -> Tensor:
+    """|input - target|, with a `weight` as in `mse_loss`. Raises ShapeError unless all have one
+    shape."""
     x, y = _pair("l1_loss", input, target)
-    return reduced(api.abs(x - y), reduction)
+    return _weighed("l1_loss", api.abs(x - y), weight, reduction)
+
+
+def _weighed(what: str, losses: Tensor, weight: Operand | None, reduction: Reduction) -> Tensor:
+    if weight is None:
+        return reduced(losses, reduction)
+    weights = as_operand(weight).astype(losses.dtype)
+    same_shape(what, losses, weights, ("input", "weight"))
+    return weighted_mean(losses * weights, weights, reduction)
 
 
 @array_function
 def huber_loss(
-    input: Operand, target: Operand, reduction: Reduction = "mean", delta: float = 1.0
+    input: Operand,
+    target: Operand,
+    reduction: Reduction = "mean",
+    delta: float = 1.0,
+    weight: Operand | None = None,
 ) -> Tensor:
-    """d^2 / 2 where d = |input - target| < delta, else delta * (d - delta / 2) (Huber, 1964).
+    """d^2 / 2 where d = |input - target| < delta, else delta * (d - delta / 2) (Huber, 1964),
+    times `weight`, whose mean is over the elements, unlike that of `mse_loss`: as in PyTorch.
 
-    Raises ShapeError unless both have one shape, ArgumentError for a delta that is not above 0.
+    Raises ShapeError unless all have one shape, ArgumentError for a delta that is not above 0.
     """
     limit = real("delta", delta)
     if limit <= 0:
         raise ArgumentError(f"delta must be above 0, found {delta}")
     x, y = _pair("huber_loss", input, target)
     d = api.abs(x - y)
-    return reduced(api.where(d < limit, 0.5 * d * d, limit * (d - 0.5 * limit)), reduction)
+    losses = api.where(d < limit, 0.5 * d * d, limit * (d - 0.5 * limit))
+    if weight is not None:
+        weights = as_operand(weight).astype(losses.dtype)
+        same_shape("huber_loss", losses, weights, ("input", "weight"))
+        losses = losses * weights
+    return reduced(losses, reduction)
 
 
 @array_function

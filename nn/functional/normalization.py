@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -141,22 +142,53 @@ def group_norm(
 @array_function
 def instance_norm(
     input: Operand,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
     weight: Operand | None = None,
     bias: Operand | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
     """(x - mean) / sqrt(var + eps) for each image and channel, times `weight` plus `bias` of shape
     [channels]; `input` is [batch, channels, ..] with three axes or more.
 
-    Raises ShapeError for shapes that do not fit, ArgumentError for an eps below 0.
+    With running statistics, these follow the mean over the images of their statistics (the variance
+    corrected) by `momentum`, in place; they are what is normalised with unless `use_input_stats`.
+
+    Raises ShapeError for shapes that do not fit, or one value an image and channel; ArgumentError
+    for an eps below 0, or where statistics are missing, or one of the two.
     """
-    x = as_float_tensor(input)
+    x, added = as_float_tensor(input), added_number("eps", eps)
     if x.ndim < 3:
         raise ShapeError(f"instance_norm needs an input [batch, channels, ..], found {x.type}")
-    for name, given in (("weight", weight), ("bias", bias)):
+    for name, given in (
+        ("running_mean", running_mean), ("running_var", running_var),
+        ("weight", weight), ("bias", bias),
+    ):  # fmt: skip
         _check_channels("instance_norm", name, given, x.shape[1])
+    if (running_mean is None) != (running_var is None):
+        raise ArgumentError("instance_norm needs running_mean and running_var, or neither of them")
+    if not flag("use_input_stats", use_input_stats):
+        if running_mean is None or running_var is None:
+            raise ArgumentError("instance_norm needs running statistics or use_input_stats")
+        return _by_statistics(x, running_mean, running_var, weight, bias, added)
     axes = tuple(range(2, x.ndim))
-    return _affine(apply("layer_norm", x, axes=axes, eps=added_number("eps", eps)), weight, bias)
+    count = math.prod(x.shape[2:])
+    if count <= 1:
+        raise ShapeError(f"instance_norm needs more than one value a channel, found {x.type}")
+    if running_mean is not None and running_var is not None:
+        _follow(x, axes, running_mean, running_var, real("momentum", momentum))
+    return _affine(apply("layer_norm", x, axes=axes, eps=added), weight, bias)
+
+
+def _follow(
+    x: Tensor, axes: tuple[int, ...], running_mean: Tensor, running_var: Tensor, momentum: float
+) -> None:
+    with no_grad():
+        found = api.mean(x, axis=axes), api.var(x, axis=axes, correction=1)
+        for state, of_images in zip((running_mean, running_var), found, strict=True):
+            state.copy_(state * (1 - momentum) + api.mean(of_images, axis=0) * momentum)
 
 
 def _affine(x: Tensor, weight: Operand | None, bias: Operand | None) -> Tensor:

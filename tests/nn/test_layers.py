@@ -194,6 +194,15 @@ def test_a_batch_that_cannot_be_normalised_leaves_the_statistics(
     assert norm.eval()(treadle.zeros((0, 3, 2, 2))).shape == (0, 3, 2, 2)
 
 
+def test_softmax_of_many_axes_is_told_which() -> None:
+    """PyTorch takes the first of three, the second of four, with a warning."""
+    x = treadle.randn(2, 3, 4)
+    for make in (nn.Softmax, nn.Softmin, nn.LogSoftmax):
+        np.testing.assert_array_equal(np.asarray(make()(x[0])), np.asarray(make(1)(x[0])))
+        with pytest.raises(treadle.ArgumentError, match="of 3 axes needs dim"):
+            make()(x)
+
+
 class _Packed:
     """What PyTorch's packed sequences are known by."""
 
@@ -224,6 +233,18 @@ MISTAKES: list[tuple[Any, type[Exception], str]] = [
     (lambda: nn.LSTM(3, 4, proj_size=2), treadle.ArgumentError, "proj_size is not supported"),
     (lambda: nn.GRU(3, 4)([treadle.zeros((2, 3))]), treadle.DTypeError, "padded to one length"),
     (lambda: nn.LSTM(3, 4)(_Packed()), treadle.DTypeError, "no packed ones: found _Packed"),
+    (lambda: nn.ConvTranspose2d(3, 4, 3, padding_mode="reflect"), treadle.ArgumentError, "zeros"),
+    (lambda: nn.functional.instance_norm(treadle.ones((2, 3, 1))), treadle.ShapeError, "one value"),
+    (
+        lambda: nn.functional.instance_norm(treadle.ones((2, 3, 2)), treadle.ones(3)),
+        treadle.ArgumentError,
+        "running_mean and running_var, or neither",
+    ),
+    (
+        lambda: nn.functional.instance_norm(treadle.ones((2, 3, 2)), use_input_stats=False),
+        treadle.ArgumentError,
+        "needs running statistics",
+    ),
     (lambda: nn.Linear(3, -1), treadle.ShapeError, "out_features must be a size"),
     (lambda: nn.GLU()(treadle.zeros((2, 3))), treadle.ShapeError, "whose size is 3"),
     (lambda: nn.Flatten(2, 1)(treadle.zeros((2, 3, 4))), treadle.ShapeError, "does not fit"),

@@ -155,6 +155,39 @@ def test_a_state_that_does_not_fit_changes_nothing() -> None:
     assert net.count.item() == 1
 
 
+def test_what_is_inside_is_found_by_its_path() -> None:
+    net = Net()
+    net.add_module("extra", nn.Linear(1, 1))
+    assert net.get_submodule("") is net and net.get_submodule("body.2") is net.body[2]
+    assert net.get_parameter("body.0.weight") is net.body[0].weight
+    assert net.get_buffer("count") is net.count
+    assert "extra.bias" in net.state_dict()
+    for get, path in (
+        (net.get_submodule, "body.7"), (net.get_submodule, "body.0.weight"),
+        (net.get_parameter, "count"), (net.get_parameter, "body.0"), (net.get_buffer, "scale"),
+        (net.get_buffer, "plain"), (net.get_parameter, "none.weight"),
+    ):  # fmt: skip
+        with pytest.raises(AttributeError, match=r"has no (module|parameter|buffer) '"):
+            get(path)
+
+
+def test_modules_are_put_in_and_taken_out_and_numbered_anew() -> None:
+    parts = [nn.Linear(1, n + 1) for n in range(4)]
+    model = nn.Sequential(*parts[:2])
+    assert model.extend(parts[2:3]).insert(1, parts[3]) is model
+    assert list(model) == [parts[0], parts[3], parts[1], parts[2]]
+    assert model.pop(0) is parts[0] and model.pop() is parts[2]
+    assert [n for n, _ in model.named_children()] == ["0", "1"] and list(model) == parts[3:0:-2]
+    del model[0]
+    assert list(model.state_dict()) == ["0.weight", "0.bias"]
+    with pytest.raises(treadle.DTypeError, match="holds modules"):
+        model.extend([3])  # type: ignore[list-item]
+    named = nn.ModuleDict({"a": parts[0], "b": parts[1]})
+    assert named.pop("a") is parts[0] and named.keys() == ["b"]
+    named.clear()
+    assert not named.values()
+
+
 def test_training_mode_and_gradients_reach_every_module() -> None:
     net = Net()
     assert net.eval() is net and not any(m.training for m in net.modules())

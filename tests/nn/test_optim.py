@@ -63,6 +63,19 @@ def adam(
     return p
 
 
+def lion(start: Array, grads: list[Array], lr: float = 1e-4,
+         betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0,
+         maximize: bool = False) -> Array:  # fmt: skip
+    """Algorithm 2 of Chen et al. (2023)."""
+    p, m = start.copy(), np.zeros_like(start)
+    for g in grads:
+        g = -g if maximize else g
+        update = np.sign(betas[0] * m + (1 - betas[0]) * g)
+        p = p - lr * (update + weight_decay * p)
+        m = betas[1] * m + (1 - betas[1]) * g
+    return p
+
+
 CASES: list[tuple[Any, Callable[..., Array], dict[str, Any]]] = [
     (treadle.optim.SGD, sgd, {"lr": 0.1}),
     (treadle.optim.SGD, sgd, {"lr": 0.1, "momentum": 0.9}),
@@ -75,6 +88,9 @@ CASES: list[tuple[Any, Callable[..., Array], dict[str, Any]]] = [
     (treadle.optim.Adam, adam, {"lr": 0.1, "maximize": True}),
     (treadle.optim.AdamW, lambda *a, **k: adam(*a, **k, decoupled=True),
      {"lr": 0.1, "weight_decay": 0.1}),
+    (treadle.optim.Lion, lion, {}),
+    (treadle.optim.Lion, lion, {"lr": 0.1, "betas": (0.5, 0.8), "weight_decay": 0.3}),
+    (treadle.optim.Lion, lion, {"lr": 0.1, "maximize": True}),
 ]  # fmt: skip
 
 
@@ -157,6 +173,39 @@ def test_parameters_without_a_gradient_stay_and_count_for_themselves() -> None:
     optimizer.step()
     assert b.item() == 1 and float(optimizer.state[a]["step"]) == 1
     assert float(optimizer.state[b]["step"]) == 0
+
+
+@pytest.mark.parametrize("how", ["eager", "one function", "two functions"])
+def test_gradients_of_several_batches_make_the_step_of_one_large_batch(how: str) -> None:
+    rng = np.random.default_rng(0)
+    start, xs = rng.normal(size=(3, 2)), rng.normal(size=(3, 4, 5, 3))  # steps, batches, rows
+    large, small = (treadle.tensor(start, requires_grad=True) for _ in range(2))
+    optimizers = [treadle.optim.Adam([p], lr=0.1) for p in (large, small)]
+
+    def loss(param: Any, x: Any) -> Any:
+        return treadle.mean((x @ param - 1) ** 2)
+
+    def gather(x: Any) -> None:
+        (loss(small, x) / 4).backward()
+
+    def apply() -> None:
+        optimizers[1].step()
+        optimizers[1].zero_grad()
+
+    def whole(parts: list[Any]) -> None:
+        for part in parts:
+            gather(part)
+        apply()
+
+    if how == "two functions":
+        gather, apply = treadle.jit(gather), treadle.jit(apply)
+    run = treadle.jit(whole) if how == "one function" else whole
+    for batches in xs:
+        optimizers[0].zero_grad()
+        loss(large, treadle.tensor(batches.reshape(20, 3))).backward()
+        optimizers[0].step()
+        run([treadle.tensor(b) for b in batches])
+    np.testing.assert_allclose(small.numpy(), large.numpy(), rtol=1e-10)
 
 
 def test_in_a_jitted_step_the_numbers_are_inputs_with_readable_paths() -> None:

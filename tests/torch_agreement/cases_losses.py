@@ -65,6 +65,18 @@ def _weighted(name: str, draws: tuple[Draw, ...], label: str = "", **options: An
     )
 
 
+def _by_weight(name: str, draws: tuple[Draw, ...], how: str) -> Case:
+    ours = getattr(treadle.nn.functional, name)
+    return Case(
+        f"{name}-by-weight-{how}",
+        lambda x, y, w: ours(x, y, reduction=how, weight=w.detach()),
+        lambda torch, x, y, w: getattr(torch.nn.functional, name)(
+            x, y, reduction=how, weight=w.detach()
+        ),
+        draws,
+    )
+
+
 def _numbers() -> list[Case]:
     pair, rows = (distinct(4, 5), normal(4, 5)), (normal(4, 5), uniform(0.1, 1.0, 4, 5))
     open_ = (uniform(0.05, 0.95, 4, 5), uniform(0.0, 1.0, 4, 5))
@@ -86,6 +98,11 @@ def _numbers() -> list[Case]:
             ),
         ]
     large = (fixed(np.array([-800.0, -40.0, 0.0, 40.0, 800.0])), uniform(0.0, 1.0, 5))
+    weighted = (*pair, uniform(0.5, 2.0, 4, 5))
+    cases += [
+        _by_weight(name, weighted, how)
+        for name in ("mse_loss", "l1_loss", "huber_loss") for how in REDUCTIONS
+    ]  # fmt: skip
     return [
         *cases,
         _case("binary_cross_entropy_with_logits", large, "large"),
@@ -133,7 +150,7 @@ def _ctc(
     ours = treadle.nn.functional
     return Case(
         f"ctc_loss-{name}",
-        lambda x, y: ours.ctc_loss(ours.log_softmax(x), y, times, sizes, **options),
+        lambda x, y: ours.ctc_loss(ours.log_softmax(x, -1), y, times, sizes, **options),
         lambda torch, x, y: torch.nn.functional.ctc_loss(
             torch.log_softmax(x, -1), y, torch.tensor(times), torch.tensor(sizes), **options
         ),

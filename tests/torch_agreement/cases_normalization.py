@@ -62,10 +62,23 @@ def _group_norm(shape: tuple[int, ...], groups: int, affine: bool) -> Case:
 def _instance_norm(shape: tuple[int, ...]) -> Case:
     return Case(
         f"instance_norm-{shape}",
-        lambda x, w, b: functional.instance_norm(x, w, b, 1e-3),
+        lambda x, w, b: functional.instance_norm(x, None, None, w, b, True, 0.1, 1e-3),
         lambda t, x, w, b: t.nn.functional.instance_norm(x, None, None, w, b, True, 0.1, 1e-3),
         (normal(*shape), normal(shape[1]), normal(shape[1])),
         twice=True,
+    )
+
+
+def _instance_norm_with_statistics(by_input: bool) -> Case:
+    def on(f: Any) -> Any:
+        return lambda x, mean, var: f(x, mean, var, None, None, by_input, 0.3)
+
+    return Case(
+        f"instance_norm-statistics-{by_input}",
+        on(functional.instance_norm),
+        lambda t, *xs: on(t.nn.functional.instance_norm)(*xs),
+        (normal(3, 2, 4, 5), normal(2), uniform(0.5, 2, 2)),
+        state=(1, 2),
     )
 
 

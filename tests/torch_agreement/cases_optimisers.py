@@ -154,7 +154,31 @@ def _plateau(options: dict[str, Any]) -> Case:
     return Case(f"plateau-{listed}", ours, theirs, (), whole=False)
 
 
+def _clipped(name: str, *options: Any) -> Case:
+    """The gradients behind `nn.utils`, and what that returns."""
+
+    def on(library: Any, params: list[Any]) -> list[Any]:
+        (params[0] ** 2).sum().backward()
+        (params[1] ** 3).sum().backward()
+        found = getattr(library.nn.utils, name)(params, *options)
+        return [p.grad for p in params] + ([] if found is None else [found])
+
+    def ours() -> list[Any]:
+        return on(treadle, [treadle.tensor(a, requires_grad=True) for a in _start()[:2]])
+
+    def theirs(torch: Any) -> list[Any]:
+        return on(torch, [torch.tensor(a, requires_grad=True) for a in _start()[:2]])
+
+    listed = "-".join(map(str, options))
+    return Case(f"{name}-{listed}", ours, theirs, (), whole=False)
+
+
 CASES = [
+    _clipped("clip_grad_norm_", 0.5),
+    _clipped("clip_grad_norm_", 100.0),
+    _clipped("clip_grad_norm_", 0.5, 1.0),
+    _clipped("clip_grad_norm_", 0.5, float("inf")),
+    _clipped("clip_grad_value_", 0.3),
     *(_optimiser(*case, jitted) for case in OPTIMISERS for jitted in (False, True)),
     *(_schedule(*item) for item in SCHEDULES.items()),
     _plateau({"patience": 2}),
