@@ -41,6 +41,7 @@ _NN: Final = Path(__file__).resolve().parent.parent
 _API: Final = _NN.parent / "tracer" / "api"
 # Layers that reshape as their user tells them to.
 _THE_USERS: Final = str(_NN / "shape.py")
+_TELLING: Final = frozenset({"debug_print", "watch"})
 _RESHAPES: Final = frozenset({"reshape", "flatten"})
 _AROUND: Final = frozenset(
     str(_NN / name) for name in ("module.py", "containers.py", "hooks.py", "shape.py")
@@ -58,7 +59,10 @@ class LookTrace(ShapeTrace):
         self.reshapes: list[Instr] = []  # those that the user wrote
 
     def apply(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs) -> tuple[Tensor, ...]:
-        """Record `op`; a reshape is noted where the user wrote it."""
+        """Record `op`, unless it only tells others of values; a reshape is noted where the user
+        wrote it."""
+        if op.name in _TELLING:
+            return ()
         before = len(self.builder.instrs)
         found = super().apply(op, operands, attrs)
         self._note_reshapes(before)

@@ -155,6 +155,22 @@ def test_a_loader_goes_on_where_it_stood() -> None:
         assert a.numpy().tobytes() == b.numpy().tobytes()
 
 
+def test_prints_and_watched_values_of_the_model_stay_silent(capsys: Any) -> None:
+    class Telling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(36, 3)
+
+        def forward(self, x: Any) -> Any:
+            treadle.debug_print("mean {}", x.mean())
+            return self.head(treadle.watch("x", x.reshape(-1, 36)))
+
+    seen: list[str] = []
+    with treadle.watching(lambda name, value: seen.append(name)):
+        nn.check(Telling(), nn.CrossEntropyLoss(), data(), steps=2)
+    assert seen == [] and capsys.readouterr().out == ""
+
+
 def test_bad_arguments_are_told() -> None:
     model, loss = nn.Linear(4, 3), nn.CrossEntropyLoss()
     x, y = np.zeros((6, 4), np.float32), np.zeros(6, np.int64)
