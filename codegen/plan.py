@@ -306,14 +306,13 @@ def _plan_windows(
 ) -> Product:
     """By the kernel of its form; in plain loops where it has none."""
     what = convolution_of(spec, left, right, result) if result.dtype.is_float else None
-    if what is not None and winograd:
-        squares = plan_winograd(what, result.dtype, target, region, winograd)
-        if squares is not None:
-            return squares
     if what is not None and what.form == "pixels":
         pixels = plan_pixels(what, result.dtype, target, region)
         channels = plan_channels(what, result.dtype, target, region)
-        return channels if channels is not None and channels.beats(pixels, target) else pixels
+        better = channels is not None and channels.beats(pixels, target)
+        direct = channels if channels is not None and better else pixels
+        found = plan_winograd(what, result.dtype, target, region, winograd, direct.cycles)
+        return found or direct
     if what is not None and region is None and what.high.tap_step > 0 < what.wide.tap_step:
         depthwise = plan_depthwise(what, result.dtype, target)
         return depthwise or plan_taps(what, result.dtype, target)

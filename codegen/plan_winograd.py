@@ -38,14 +38,14 @@ _ENOUGH: Final = 4  # tiles, for whatever threads there are
 _PAGE: Final = 1024  # elements: what is so far apart shares sets of the first-level cache
 _LINE: Final = 16  # elements of a cache line
 
-# Cycles to transform a vector of squares of one channel, a vector of squares of one row back, and
-# the weights of one channel and a register tile's rows; measured on a Zen 4 with AVX-512, in
-# multiplications of a vector.
-_IN: Final = {2: 75, 4: 330}
-_OUT: Final = {2: 55, 4: 220}
-_WEIGHTS: Final = {2: 120, 4: 190}
-_DIRECT: Final = 1.08  # cycles of the direct algorithm for each of its multiplications
-_PRODUCT: Final = 1.12  # the same of the products of matrices here
+# Costs in multiplications of a vector, measured on a Zen 4 with AVX-512: to transform a vector of
+# squares of one channel, a vector of squares of one row back, the weights of one channel and a
+# register tile's rows.
+_IN: Final = {2: 80, 4: 330}
+_OUT: Final = {2: 60, 4: 200}
+_WEIGHTS: Final = {2: 75, 4: 130}
+_PRODUCT: Final = 1.12  # for each of those of the products of matrices
+_DIRECT: Final = 2.0  # for each cycle that the direct algorithm's plan counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,19 +186,21 @@ def applies(what: Convolution, dtype: DType) -> bool:
 
 
 def plan_winograd(
-    what: Convolution, dtype: DType, target: Target, region: Function | None, most: int
-) -> WinogradPlan | None:
+    what: Convolution, dtype: DType, target: Target, region: Function | None, most: int,
+    direct: float,
+) -> WinogradPlan | None:  # fmt: skip
     """The plan with squares of up to `most` positions a side that takes the fewest cycles; None
-    where the direct algorithm takes fewer or the convolution is another one."""
-    if not applies(what, dtype):
+    where the convolution is another one or the direct algorithm, whose plan counts `direct`, takes
+    fewer."""
+    if most < 2 or not applies(what, dtype):
         return None
-    found = [plan_squares(what, dtype, target, region, m) for m in (2, 4) if m <= most]
+    found = [plan_squares(what, dtype, target, region, m, direct) for m in (2, 4) if m <= most]
     best = min(found, key=lambda plan: plan.cycles[0])
     return best if best.cycles[0] < best.cycles[1] else None
 
 
 def plan_squares(
-    what: Convolution, dtype: DType, target: Target, region: Function | None, m: int
+    what: Convolution, dtype: DType, target: Target, region: Function | None, m: int, direct: float
 ) -> WinogradPlan:
     """The plan with squares of m x m positions, of a convolution that it `applies` to."""
     lanes = target.lanes(dtype)
@@ -223,14 +225,13 @@ def plan_squares(
     ld = up(columns, lanes)  # a store over the end of a line is followed by the next line's
     if ld * dtype.itemsize % _PAGE == 0:
         ld += lanes
-    direct = what.groups * what.images * what.rows * what.channels * what.pixels * TAPS**2
     work = round(cycles)
     around = what.groups * -(-what.images // images) * -(-high // span)
     return WinogradPlan(
         what, dtype, lanes, m, mr, nr, squares, bm, rows, span, images, ld, line_pieces,
         whole((), work), around * -(-rows // bm),
         what.groups * panels if tiles_for(work) > 1 else 1,
-        (work, round(direct / lanes * _DIRECT)), epilogue,
+        (work, round(direct * _DIRECT)), epilogue,
     )  # fmt: skip
 
 
@@ -245,6 +246,7 @@ def _pieces(
     rounds, down, products = -(-what.rows // rows), -(-rows // mr), (m + TAPS - 1) ** 2
     shapes = [(1, span) for span in spans]
     shapes += [(n, high) for n in range(2, what.images + 1)]
+    narrow = 0.25 + 0.75 * squares / lanes
     weights = what.groups * what.channels * rounds * down * _WEIGHTS[m]
     best: tuple[float, tuple[int, int, int, float]] | None = None
     for images, span in shapes:
@@ -260,10 +262,10 @@ def _pieces(
             idle = sum(-(-tiles // p) * p for p in (1, 2, 4)) / (3 * tiles)
             few = max(_ENOUGH / tiles, 1.0) ** 0.5
             cycles = products * vectors * rounds * down * mr * what.channels * _PRODUCT
-            cycles += groups * what.channels * rounds * pieces * _IN[m]
-            cycles += groups * what.rows * _OUT[m]
+            cycles += groups * what.channels * rounds * pieces * _IN[m] * narrow
+            cycles += groups * what.rows * _OUT[m] * narrow
             read = products * each * mr * what.channels * 4  # bytes of weights
-            cycles += rounds * tiles * read / (16 if read < _OWN else 4)
+            cycles += rounds * tiles * read / (16 if read < 2 * _OWN else 8)
             own = products * (what.channels + each * mr) * (columns + lanes) * 4
             cost = cycles * idle * few * (1 + 0.02 * max(own / _OWN - 1, 0))
             if best is None or cost < best[0]:

@@ -1,6 +1,9 @@
 """Convolutions alone, and networks of them: one model for Treadle and torch, whose names it shares.
 
 JAX has the convolutions and the LeNet-like step, written in its own functions.
+
+The least work of a convolution is that of the algorithm that `jit(winograd=..)` allows it: a square
+of m x m positions takes (m + 2)^2 multiplications for its 9 m^2. Rows called `..-f4` allow m = 4.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import numpy as np
 from treadle.bench.workload import Program, Step, Work, Workload, add
 
 RATE = 1e-3
+SQUARES = {0: 1.0, 2: 4 / 9, 4: 1 / 4}  # multiplications, of those of the direct algorithm
 
 
 # --- one convolution -------------------------------------------------------------------------
@@ -28,12 +32,13 @@ def _data(channels: int) -> tuple[Any, Any]:
     return x, w / np.float32(3 * channels**0.5)
 
 
-def _conv_treadle(channels: int) -> Program:
+def _conv_treadle(channels: int, winograd: int = 2) -> Program:
     def program() -> Step:
         import treadle as t
 
         x, w = map(t.tensor, _data(channels))
-        step = t.jit(lambda x, w: t.nn.functional.conv2d(x, w, padding=1))
+        convolve = t.jit(winograd=winograd)  # type: ignore[call-overload]
+        step = convolve(lambda x, w: t.nn.functional.conv2d(x, w, padding=1))
         return lambda: step(x, w)
 
     return program
@@ -65,14 +70,15 @@ def _conv_jax(channels: int) -> Program:
     return program
 
 
-for channels in (32, 128):
+def _add_conv(name: str, channels: int, winograd: int, suffix: str = "") -> None:
+    direct = 2.0 * 9 * channels**2 * IMAGES * SIZE**2
     add(
         Workload(
-            f"conv-{channels}",
-            f"3 x 3 convolution, {IMAGES} x {channels} x {SIZE} x {SIZE}, float32",
-            Work(flops=2.0 * 9 * channels**2 * IMAGES * SIZE**2),
+            name,
+            f"3 x 3 convolution, {IMAGES} x {channels} x {SIZE} x {SIZE}, float32{suffix}",
+            Work(flops=direct * SQUARES[winograd]),
             {
-                "treadle": _conv_treadle(channels),
+                "treadle": _conv_treadle(channels, winograd),
                 "torch": _conv_torch(channels, False),
                 "compile": _conv_torch(channels, True),
                 "jax": _conv_jax(channels),
@@ -81,13 +87,20 @@ for channels in (32, 128):
     )
 
 
+for channels in (32, 128):
+    _add_conv(f"conv-{channels}", channels, 2)
+    _add_conv(f"conv-{channels}-direct", channels, 0, ", winograd=0")
+    _add_conv(f"conv-{channels}-f4", channels, 4, ", winograd=4")
+
+
 # --- networks --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Net:
     """`build(nn)` makes the model of a library's layers. `flops` and `first`: the operations of all
-    its products forward, and of the first layer's, whose input needs no gradient."""
+    its products forward, and of the first layer's, whose input needs no gradient. `squares` and
+    `first_squares`: of these those of 3 x 3 taps that move by ones."""
 
     build: Callable[[Any], Any]
     input: tuple[int, ...]
@@ -95,19 +108,25 @@ class Net:
     flops: float
     first: float
     weights: int
+    squares: float
+    first_squares: float = 0.0
 
     def batch(self) -> tuple[Any, Any]:
         rng = np.random.default_rng(1)
         x = rng.standard_normal(self.input, dtype=np.float32)
         return x, rng.integers(0, self.classes, self.input[0])
 
-    @property
-    def step(self) -> Work:
-        """Forward, backward, and Adam's seven passes over the weights."""
-        return Work(flops=3 * self.flops - self.first, bytes_moved=7 * 4.0 * self.weights)
+    def step(self, winograd: int = 2) -> Work:
+        """Forward, backward, and Adam's seven passes over the weights. The gradients of weights are
+        computed directly."""
+        saved = (1 - SQUARES[winograd]) * (2 * self.squares - self.first_squares)
+        return Work(flops=3 * self.flops - self.first - saved, bytes_moved=7 * 4.0 * self.weights)
+
+    def forward(self, winograd: int = 2) -> Work:
+        return Work(flops=self.flops - (1 - SQUARES[winograd]) * self.squares)
 
 
-def _step_treadle(net: Net) -> Program:
+def _step_treadle(net: Net, winograd: int = 2) -> Program:
     def program() -> Step:
         import treadle as t
 
@@ -115,7 +134,7 @@ def _step_treadle(net: Net) -> Program:
         x, y = map(t.tensor, net.batch())
         optimizer = t.optim.Adam(model.parameters(), lr=RATE)
 
-        @t.jit
+        @t.jit(winograd=winograd)  # type: ignore[call-overload,untyped-decorator,unused-ignore]
         def step(x: Any, y: Any) -> Any:
             loss = t.nn.functional.cross_entropy(model(x), y)
             optimizer.zero_grad()
@@ -149,14 +168,14 @@ def _step_torch(net: Net, compiled: bool) -> Program:
     return program
 
 
-def _forward_treadle(net: Net) -> Program:
+def _forward_treadle(net: Net, winograd: int = 2) -> Program:
     def program() -> Step:
         import treadle as t
 
         model = net.build(t.nn).eval()
         x = t.tensor(net.batch()[0])
 
-        @t.jit
+        @t.jit(winograd=winograd)  # type: ignore[call-overload,untyped-decorator,unused-ignore]
         def forward(x: Any) -> Any:
             with t.no_grad():
                 return model(x)
@@ -235,6 +254,12 @@ def _flops(images: int, *layers: tuple[int, int, int, int]) -> float:
     return 2.0 * images * sum(i * o * (k * p) ** 2 for i, o, k, p in layers)
 
 
+def _resnet_squares(images: int) -> float:
+    sizes = ((64, 56), (128, 28), (256, 14), (512, 7))
+    layers = [[(n, n, 3, size)] * (4 if n == 64 else 3) for n, size in sizes]
+    return _flops(images, *(layer for group in layers for layer in group))
+
+
 def _resnet_flops(images: int) -> float:
     layers = [(3, 64, 7, 112), (512, 1000, 1, 1), *[(64, 64, 3, 56)] * 4]
     for inputs, size in ((64, 28), (128, 14), (256, 7)):
@@ -248,15 +273,19 @@ LENET = Net(
     _lenet, (64, 1, 28, 28), 10,
     _flops(64, (1, 32, 3, 26), (32, 64, 3, 24), (9216, 128, 1, 1), (128, 10, 1, 1)),
     _flops(64, (1, 32, 3, 26)), 1_199_882,
+    _flops(64, (1, 32, 3, 26), (32, 64, 3, 24)), _flops(64, (1, 32, 3, 26)),
 )  # fmt: skip
 NORMED = Net(
     _normed, (32, 3, 64, 64), 10,
     _flops(32, (3, 32, 3, 64), (32, 32, 3, 64), (32, 64, 3, 32), (64, 64, 3, 32),
            (16384, 10, 1, 1)),
     _flops(32, (3, 32, 3, 64)), 229_802,
+    _flops(32, (3, 32, 3, 64), (32, 32, 3, 64), (32, 64, 3, 32), (64, 64, 3, 32)),
+    _flops(32, (3, 32, 3, 64)),
 )  # fmt: skip
 RESNET = Net(
-    _resnet, (8, 3, 224, 224), 1000, _resnet_flops(8), _flops(8, (3, 64, 7, 112)), 11_689_512
+    _resnet, (8, 3, 224, 224), 1000, _resnet_flops(8), _flops(8, (3, 64, 7, 112)), 11_689_512,
+    _resnet_squares(8),
 )  # fmt: skip
 
 
@@ -304,29 +333,38 @@ def _lenet_jax(net: Net) -> Program:
     return program
 
 
-def _add_step(name: str, title: str, net: Net, jax: Program | None = None) -> None:
+def _add_step(
+    name: str, title: str, net: Net, jax: Program | None = None, winograd: int = 2,
+    on_request: bool = False,
+) -> None:  # fmt: skip
     programs = {
-        "treadle": _step_treadle(net),
+        "treadle": _step_treadle(net, winograd),
         "torch": _step_torch(net, False),
         "compile": _step_torch(net, True),
     }
     if jax is not None:
         programs["jax"] = jax
-    add(Workload(name, title, net.step, programs))
+    add(Workload(name, title, net.step(winograd), programs, on_request=on_request))
+
+
+def _add_forward(
+    name: str, title: str, net: Net, winograd: int = 2, on_request: bool = False
+) -> None:
+    programs = {
+        "treadle": _forward_treadle(net, winograd),
+        "torch": _forward_torch(net, False),
+        "compile": _forward_torch(net, True),
+    }
+    add(Workload(name, title, net.forward(winograd), programs, on_request=on_request))
 
 
 _add_step("lenet", "LeNet-like, 64 x 1 x 28 x 28, train step", LENET, _lenet_jax(LENET))
 _add_step("convnet-bn", "4 convolutions with batch norm, 32 x 3 x 64 x 64, train step", NORMED)
 _add_step("resnet-18", "ResNet-18, 8 x 3 x 224 x 224, train step", RESNET)
-add(
-    Workload(
-        "resnet-18-forward",
-        "ResNet-18, 8 x 3 x 224 x 224, forward",
-        Work(flops=RESNET.flops),
-        {
-            "treadle": _forward_treadle(RESNET),
-            "torch": _forward_torch(RESNET, False),
-            "compile": _forward_torch(RESNET, True),
-        },
-    )
+_add_forward("resnet-18-forward", "ResNet-18, 8 x 3 x 224 x 224, forward", RESNET)
+_add_step("lenet-f4", "lenet with winograd=4", LENET, winograd=4, on_request=True)
+_add_step("convnet-bn-f4", "convnet-bn with winograd=4", NORMED, winograd=4, on_request=True)
+_add_step("resnet-18-f4", "resnet-18 with winograd=4", RESNET, winograd=4, on_request=True)
+_add_forward(
+    "resnet-18-forward-f4", "resnet-18-forward with winograd=4", RESNET, 4, on_request=True
 )

@@ -44,9 +44,12 @@ def forced(m: int) -> Any:
     """Squares of m x m wherever they apply, whatever they cost."""
 
     def planned(
-        what: Convolution, dtype: DType, target: Target, region: Function | None, most: int
-    ) -> WinogradPlan | None:
-        return plan_squares(what, dtype, target, region, m) if applies(what, dtype) else None
+        what: Convolution, dtype: DType, target: Target, region: Function | None, most: int,
+        direct: float,
+    ) -> WinogradPlan | None:  # fmt: skip
+        if not applies(what, dtype) or not most:
+            return None
+        return plan_squares(what, dtype, target, region, m, direct)
 
     return planned
 
