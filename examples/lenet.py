@@ -3,15 +3,15 @@
 python -m treadle.examples.lenet --data DIR      MNIST's IDX files (the test images and labels do)
 python -m treadle.examples.lenet                 the digits that ship with the package
 
-With MNIST's 10,000 test images it trains on the first 9,000 and tests on the last 1,000.
+`--peer torch` trains the same in PyTorch beside it. With MNIST's 10,000 test images it trains on
+the first 9,000 and tests on the last 1,000. `lenet.png` shows the held-out images that the network
+is least sure of; those that it takes for another digit come first, in a red frame.
 """
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,12 @@ import numpy.typing as npt
 import treadle
 from treadle import Tensor, nn
 from treadle.data import DataLoader, TensorDataset, mnist
+from treadle.examples import pictures, running
 from treadle.examples.digits import load_digits
 
 Array = npt.NDArray[Any]
 HELD_OUT = 1000
+RATE = 2e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +37,25 @@ class Images:
     test_x: Array
     test_y: Array
 
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Seconds and the share of test images that are read right."""
-
-    accuracy: float
-    first_step: float
-    seconds: float
-    steps: int
+    def loader(self, seed: int) -> DataLoader:
+        """Batches of 64, shuffled; the next is fetched while a step runs."""
+        data = TensorDataset(self.train_x, self.train_y)
+        return DataLoader(data, 64, shuffle=True, seed=seed, drop_last=True, prefetch_factor=2)
 
 
 def load(folder: Path | None) -> Images:
-    """MNIST's images from `folder`, or the digits that ship with the package, 8 x 8 pixels."""
+    """MNIST's images from `folder`, or the digits that ship with the package, 8 x 8 pixels.
+
+    Raises FileNotFoundError naming the files that were looked for, DataError for damaged ones and
+    for too few images.
+    """
     if folder is None:
         digits = load_digits()
         train, test = (x.reshape(-1, 1, 8, 8) for x in (digits.train_x, digits.test_x))
         return Images(train, digits.train_y, test, digits.test_y)
     x, y = mnist(folder, "test").arrays
+    if len(x) <= HELD_OUT:
+        raise treadle.data.DataError(f"{folder} has {len(x)} images, {HELD_OUT} are held out")
     return Images(x[:-HELD_OUT], y[:-HELD_OUT], x[-HELD_OUT:], y[-HELD_OUT:])
 
 
@@ -73,20 +76,11 @@ def build_model() -> nn.Module:
     )
 
 
-def train(images: Images, epochs: int, seed: int = 0, show: bool = True) -> Report:
+def train(model: nn.Module, loader: DataLoader, epochs: int, show: bool = True) -> running.Run:
     """Train with Adam and a one-cycle schedule, all of it in one jitted step."""
-    treadle.manual_seed(seed)
-    model = build_model()
-    sizes = nn.summary(model, (64, *images.train_x.shape[1:]))
-    if show:
-        print(sizes)
-    loader = DataLoader(
-        TensorDataset(images.train_x, images.train_y), 64, shuffle=True, seed=seed,
-        drop_last=True, prefetch_factor=2,
-    )  # fmt: skip
+    optimizer = treadle.optim.Adam(model.parameters(), lr=RATE)
     steps = epochs * len(loader)
-    optimizer = treadle.optim.Adam(model.parameters(), lr=2e-3)
-    schedule = treadle.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps + 1)
+    schedule = treadle.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps + 1)
 
     @treadle.jit
     def step(x: Tensor, y: Tensor) -> Tensor:
@@ -97,34 +91,49 @@ def train(images: Images, epochs: int, seed: int = 0, show: bool = True) -> Repo
         schedule.step()
         return loss
 
-    began, first = perf_counter(), 0.0
-    for epoch in range(epochs):
-        total = 0.0
-        for x, y in loader:
-            started = perf_counter()
-            total += step(x, y).item()
-            first = first or perf_counter() - started
-        if show:
-            print(f"epoch {epoch + 1}: loss {total / len(loader):.4f}")
-    seconds = perf_counter() - began
-    found = nn.predict(model, [images.test_x]).argmax(axis=1)
-    return Report(float(np.mean(found == images.test_y)), first, seconds, steps)
+    return running.train("Treadle", step, loader, epochs, show)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train and print a table."""
-    parser = argparse.ArgumentParser(prog="python -m treadle.examples.lenet")
-    parser.add_argument("--data", type=Path, help="a folder with MNIST's IDX files")
-    parser.add_argument("--epochs", type=int, default=6, help="default 6")
-    parser.add_argument("--seed", type=int, default=0, help="default 0")
+    """Train, print a table, write a picture."""
+    parser = running.arguments("lenet", "A convolutional network on handwritten digits.", epochs=6)
     args = parser.parse_args(argv)
-    images = load(args.data)
-    report = train(images, args.epochs, args.seed)
-    print(f"\naccuracy on {len(images.test_y)} held-out images: {report.accuracy:.2%}")
-    print(f"first step (trace, compile, run): {report.first_step * 1e3:.0f} ms")
-    each = (report.seconds - report.first_step) / max(1, report.steps - 1)
-    print(f"{report.steps} steps in {report.seconds:.1f} s, {each * 1e3:.2f} ms a step")
+    with running.complaints(parser):
+        images = load(args.data)
+    treadle.manual_seed(args.seed)
+    model = build_model()
+    print(nn.summary(model, (64, *images.train_x.shape[1:])))
+    start = running.weights(model)
+    run = train(model, images.loader(args.seed), args.epochs)
+    logits = nn.predict(model, np.array_split(images.test_x, 4))
+    columns = {"Treadle": {**run.costs(), "held-out accuracy": accuracy(logits, images.test_y)}}
+    if args.peer:
+        program = running.torch_program("lenet")
+        batches = running.AsArrays(images.loader(args.seed))
+        step, predict = program.program(start, RATE, args.epochs * len(batches), args.seed)
+        other = running.train("PyTorch", step, batches, args.epochs)
+        reached = accuracy(predict(images.test_x), images.test_y)
+        columns["PyTorch"] = {**other.costs(), "held-out accuracy": reached}
+    print(f"\n{len(images.train_y)} images for training, {len(images.test_y)} held out")
+    print(running.side_by_side(columns))
+    print(f"\n{hardest(args.out / 'lenet.png', images, logits)}")
     return 0
+
+
+def accuracy(logits: Array, labels: Array) -> str:
+    return f"{np.mean(logits.argmax(axis=1) == labels):.2%}"
+
+
+def hardest(path: Path, images: Images, logits: Array, count: int = 48) -> Path:
+    """A picture of the held-out images that the network is least sure of."""
+    rows = np.arange(len(logits))
+    others = logits.copy()
+    others[rows, images.test_y] = -np.inf
+    lead = logits[rows, images.test_y] - others.max(axis=1)  # below 0: taken for another digit
+    chosen = np.argsort(lead)[:count]
+    colours = np.where(lead[chosen, None] < 0, pictures.RED, pictures.GREEN)
+    framed = pictures.framed(images.test_x[chosen], colours, width=1)
+    return pictures.save_grid(path, framed, columns=12, zoom=max(1, 32 // framed.shape[2]))
 
 
 if __name__ == "__main__":

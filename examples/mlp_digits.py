@@ -1,36 +1,41 @@
-"""An MLP learns to read digits: one jitted train step, then a short table.
+"""An MLP learns to read digits: one jitted train step, a short table, some digits that it read.
 
 treadle demo                    (or: python -m treadle.examples.mlp_digits)
+
+`--peer torch` trains the same network in PyTorch as well.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import treadle
 from treadle import Tensor, nn
+from treadle.examples import running
 from treadle.examples.digits import Digits, load_digits
 
+Array = npt.NDArray[Any]
 BATCH = 64
+RATE = 2e-3
 TARGET_ACCURACY = 0.97
+_SHADES = " .:-=+*#%@"
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the table shows; times in seconds."""
+    """How the training went, what was read, the median seconds of a step without jit."""
 
-    accuracy: float
-    first_step: float
-    step: float
+    run: running.Run
+    found: Array
     eager_step: float
-    steps: int
 
 
 def build_model() -> nn.Module:
@@ -40,12 +45,11 @@ def build_model() -> nn.Module:
     )
 
 
-def train(epochs: int = 40, seed: int = 0, show_progress: bool = True) -> Report:
-    """Train with Adam, hold out the last fifth of the digits, and time the step."""
-    treadle.manual_seed(seed)
-    digits = load_digits()
-    model = build_model()
-    optimizer = treadle.optim.Adam(model.parameters(), lr=2e-3)
+def train(
+    model: nn.Module, digits: Digits, batches: list[tuple[Array, Array]], show: bool = True
+) -> Report:
+    """Train with Adam, read the held-out digits, and time the step."""
+    optimizer = treadle.optim.Adam(model.parameters(), lr=RATE)
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         loss = treadle.cross_entropy(model(x), y)
@@ -54,49 +58,26 @@ def train(epochs: int = 40, seed: int = 0, show_progress: bool = True) -> Report
         optimizer.step()
         return loss
 
-    fast_step = treadle.jit(step)
     predict = treadle.jit(lambda x: treadle.argmax(model(x), axis=1))
 
-    times: list[float] = []
-    batches = list(_batches(digits, epochs, seed))
-    for x, y in _progress(batches, show_progress):
-        started = perf_counter()
-        fast_step(x, y)
-        times.append(perf_counter() - started)
-    accuracy = float(np.mean(predict(digits.test_x).numpy() == digits.test_y))
-    return Report(accuracy, times[0], median(times[1:]), _time_eager(step, batches), len(times))
+    run = running.train("training", treadle.jit(step), batches, 1, show)
+    found = predict(digits.test_x).numpy()
+    return Report(run, found, _time_eager(step, batches))
 
 
-def _batches(digits: Digits, epochs: int, seed: int) -> Iterator[tuple[Any, Any]]:
-    """Shuffled batches of equal size; what is left over waits for the next epoch's shuffle."""
+def shuffled_batches(digits: Digits, epochs: int, seed: int) -> list[tuple[Array, Array]]:
+    """Batches of equal size; what is left over waits for the next epoch's shuffle."""
     rng = np.random.default_rng(seed)
+    found = []
     for _ in range(epochs):
         order = rng.permutation(len(digits.train_x))
         for start in range(0, len(order) - BATCH + 1, BATCH):
             rows = order[start : start + BATCH]
-            yield digits.train_x[rows], digits.train_y[rows]
+            found.append((digits.train_x[rows], digits.train_y[rows]))
+    return found
 
 
-def _progress(batches: list[Any], show: bool) -> Iterable[Any]:
-    """A progress bar where tqdm is installed, else a line every tenth of the way."""
-    if not show:
-        return batches
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return _progress_lines(batches)
-    return tqdm(batches, desc="training", unit="step")
-
-
-def _progress_lines(batches: list[Any]) -> Iterator[Any]:
-    tenth = max(1, len(batches) // 10)
-    for n, batch in enumerate(batches):
-        if n % tenth == 0:
-            print(f"training: {100 * n // len(batches)} %", flush=True)
-        yield batch
-
-
-def _time_eager(step: Any, batches: list[Any], repeats: int = 20) -> float:
+def _time_eager(step: Callable[..., Any], batches: list[Any], repeats: int = 20) -> float:
     """The median time of the same step without jit. It goes on training: call it last."""
     times = []
     for x, y in batches[:repeats]:
@@ -114,27 +95,50 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--epochs", type=int, default=40, help="default 40")
+    parser.add_argument("--epochs", type=running.count, default=40, help="default 40")
     parser.add_argument("--seed", type=int, default=0, help="default 0")
+    running.add_peer(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    report = train(args.epochs, args.seed)
-    ratio = report.eager_step / report.step
-    rows = (
-        ("accuracy on the 360 held-out digits", f"{report.accuracy:.2%}"),
-        ("time to first step (trace, compile, run)", f"{report.first_step * 1e3:.0f} ms"),
-        (f"time a step (median of {report.steps - 1})", f"{report.step * 1e6:.0f} us"),
-        ("the same step eager", f"{report.eager_step * 1e6:.0f} us ({ratio:.1f} times as long)"),
-    )
-    width = max(len(name) for name, _ in rows)
-    print()
-    for name, value in rows:
-        print(f"  {name:<{width}}  {value}")
-    if report.accuracy < TARGET_ACCURACY:
-        print(f"\n  the accuracy is below {TARGET_ACCURACY:.0%}")
+    treadle.manual_seed(args.seed)
+    digits, model = load_digits(), build_model()
+    batches = shuffled_batches(digits, args.epochs, args.seed)
+    start = running.weights(model)
+    report = train(model, digits, batches)
+    accuracy = float(np.mean(report.found == digits.test_y))
+    columns = {"Treadle": {
+        **report.run.costs(),
+        "the same step eager, ms": f"{report.eager_step * 1e3:.3g}",
+        "accuracy on the 360 held-out digits": f"{accuracy:.2%}",
+    }}  # fmt: skip
+    if args.peer:
+        step, predict = running.torch_program("mlp_digits").program(start, RATE)
+        other = running.train("training PyTorch's", step, batches, 1)
+        reached = np.mean(predict(digits.test_x).argmax(axis=1) == digits.test_y)
+        columns["PyTorch"] = {
+            **other.costs(), "accuracy on the 360 held-out digits": f"{reached:.2%}"
+        }  # fmt: skip
+    print(f"\n{running.side_by_side(columns)}\n")
+    print(drawn(digits.test_x[:5], digits.test_y[:5], report.found[:5]))
+    if accuracy < TARGET_ACCURACY:
+        print(f"\nthe accuracy is below {TARGET_ACCURACY:.0%}")
         return 1
     return 0
+
+
+def drawn(images: Array, labels: Array, found: Array) -> str:
+    """Images [N, 64] in [0, 1] in characters, side by side, over what they are read as."""
+    shades = (images * (len(_SHADES) - 1) + 0.5).astype(int).reshape(-1, 8, 8)
+    lines = [
+        "  ".join("".join(2 * _SHADES[shade] for shade in image[row]) for image in shades)
+        for row in range(8)
+    ]
+    texts = (
+        f"read as {read}" + ("" if read == label else f", is {label}")
+        for label, read in zip(labels, found, strict=True)
+    )
+    return "\n".join([*lines, "  ".join(f"{text:^16}" for text in texts).rstrip()])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREEN, RED = (0.1, 0.7, 0.2), (0.9, 0.1, 0.1)
 _COLOUR_TYPE = {1: 0, 3: 2}  # by channels: grey, RGB
 
 
@@ -83,7 +84,7 @@ def grid(images: Array, columns: int | None = None, zoom: int = 1, gap: int = 1)
 
 def as_bytes(values: Array) -> Array:
     """[0, 1] becomes 0 to 255, rounded; what lies outside is clipped, NaN is 0."""
-    return (np.nan_to_num(np.clip(values, 0, 1)) * 255 + 0.5).astype(np.uint8)
+    return np.asarray(np.nan_to_num(np.clip(values, 0, 1)) * 255 + 0.5).astype(np.uint8)
 
 
 def framed(images: Array, colours: Array, width: int = 1) -> Array:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -120,7 +120,8 @@ def train(
     losses: list[float] = []
     for epoch in range(epochs):
         found: list[float] = []
-        bar = progress(batches, f"{title}, epoch {epoch + 1}/{epochs}", show)
+        named = f"{title}, epoch {epoch + 1}/{epochs}" if epochs > 1 else title
+        bar = progress(batches, named, show)
         for batch in bar:
             started = perf_counter()
             loss = step(*batch)
@@ -131,7 +132,7 @@ def train(
             raise ValueError("there are no batches to train on")
         losses.append(fmean(found))
         if show:
-            print(f"{title}, epoch {epoch + 1}/{epochs}: loss {losses[-1]:.4f}", flush=True)
+            print(f"{named}: mean loss {losses[-1]:.4f}", flush=True)
     seconds = perf_counter() - began
     return Run(seconds, times[0], median(times[1:] or times), len(times), tuple(losses))
 
@@ -154,7 +155,7 @@ def tell(bar: Iterable[Any], loss: float) -> None:
 
 
 def _lines(items: Iterable[Any], title: str) -> Iterator[Any]:
-    total = len(items) if hasattr(items, "__len__") else 0
+    total = len(items) if isinstance(items, Sized) else 0
     tenth = max(1, total // 10)
     for n, item in enumerate(items):
         if total and n % tenth == 0:

@@ -59,7 +59,7 @@ def test_training_times_each_step_and_keeps_the_losses(capsys: Any) -> None:
     run = running.train("it", step, [(1,), (2,)], epochs=2)
     assert seen == [1, 2, 1, 2] and run.losses == (1.5, 1.5) and run.steps == 4
     assert 0 <= run.step <= run.seconds and run.first_step <= run.seconds
-    assert "it, epoch 2/2: loss 1.5000" in capsys.readouterr().out
+    assert "it, epoch 2/2: mean loss 1.5000" in capsys.readouterr().out
     with pytest.raises(ValueError, match="no batches"):
         running.train("it", step, [], epochs=1)
 
