@@ -163,7 +163,7 @@ def _forward(scores: Tensor, labels: Tensor, times: Tensor, blank: int) -> Tenso
         return api.where(api.expand_dims(now < times, 1), moved, alpha), None
 
     rows = (api.arange(1, scores.shape[0]), seen[1:])
-    return first if scores.shape[0] == 1 else scan(step, first, rows)[0]  # type: ignore[no-any-return]
+    return first if scores.shape[0] == 1 else scan(step, first, rows)[0]
 
 
 def _shifted(x: Tensor, by: int, filling: float) -> Tensor:

@@ -194,6 +194,47 @@ def test_a_batch_that_cannot_be_normalised_leaves_the_statistics(
     assert norm.eval()(treadle.zeros((0, 3, 2, 2))).shape == (0, 3, 2, 2)
 
 
+@pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("make", [nn.RNN, nn.LSTM, nn.GRU])
+def test_dropout_stands_between_recurrent_layers_in_training_only(make: Any, jitted: bool) -> None:
+    """With a probability of 1 the layers above see nothing but zeros."""
+    treadle.manual_seed(0)
+    both, x = make(3, 4, 2, dropout=1.0), treadle.randn(5, 2, 3)
+    upper = make(4, 4)
+    upper.load_state_dict({k: getattr(both, k.replace("_l0", "_l1")) for k in upper.state_dict()})
+    run = treadle.jit(lambda x: both(x)[0]) if jitted else lambda x: both(x)[0]
+    wanted = upper(treadle.zeros((5, 2, 4)))[0].detach()
+    np.testing.assert_allclose(run(x).detach().numpy(), wanted.numpy(), atol=1e-6)
+    both.eval()
+    plain = make(3, 4, 2)
+    plain.load_state_dict(both.state_dict())
+    np.testing.assert_allclose(
+        run(x).detach().numpy(), plain(x)[0].detach().numpy(), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_dropout_of_attention_acts_on_weights_in_training_only(
+    need_weights: bool, jitted: bool
+) -> None:
+    treadle.manual_seed(0)
+    layer, x = nn.MultiheadAttention(6, 2, dropout=1.0), treadle.randn(5, 2, 6)
+    with treadle.no_grad():
+        layer.out_proj.bias.add_(1.0)  # type: ignore[union-attr]  # it has one
+
+    def attend(x: Any) -> Any:
+        return layer(x, x, x, need_weights=need_weights)[0]
+
+    run = treadle.jit(attend) if jitted else attend
+    np.testing.assert_array_equal(run(x).detach().numpy(), np.ones((5, 2, 6), np.float32))
+    layer.eval()
+    plain = nn.MultiheadAttention(6, 2)
+    plain.load_state_dict(layer.state_dict())
+    wanted = plain(x, x, x)[0].detach().numpy()
+    np.testing.assert_allclose(run(x).detach().numpy(), wanted, rtol=1e-4, atol=1e-6)
+
+
 def test_softmax_of_many_axes_is_told_which() -> None:
     """PyTorch takes the first of three, the second of four, with a warning."""
     x = treadle.randn(2, 3, 4)
