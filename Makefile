@@ -18,7 +18,7 @@ lint: $(VENV)/.test
 typecheck: $(VENV)/.test
 	rm -rf build/typecheck
 	mkdir -p build/typecheck/treadle
-	ln -s $(addprefix ../../../,$(wildcard treadle/*.py)) ../../../treadle/py.typed ../../../treadle/cli ../../../treadle/optim ../../../treadle/data build/typecheck/treadle/
+	ln -s $(addprefix ../../../,$(wildcard treadle/*.py)) ../../../treadle/py.typed ../../../treadle/cli ../../../treadle/optim ../../../treadle/data ../../../treadle/torch build/typecheck/treadle/
 	for part in tracer ir passes codegen runtime nn examples bench; do \
 	  ln -s ../../../$$part build/typecheck/treadle/$$part; done
 	MYPYPATH=build/typecheck $(BIN)/mypy -p treadle

@@ -181,8 +181,8 @@ def _emit_loop(trace: Trace, loop: Loop, body: _Body, state: Sequence[_State]) -
     _leave_state(trace, state, out.carries[len(body.params) :])
     done = trace.new(out.first) if out.first is not None else None
     finals = _results(trace, out.carries[: len(body.params)], body.made.carries)
-    ys = _results(trace, out.arrays, body.made.rows)
-    return Made(done, _track(trace, finals, reach), _track(trace, ys, reach))
+    rows = _results(trace, out.arrays, body.made.rows)
+    return Made(done, _track(trace, finals, reach), _track(trace, rows, reach))
 
 
 def _results(trace: Trace, values: Sequence[Value], inside: Sequence[Tensor]) -> list[Tensor]:

@@ -7,6 +7,7 @@ storage afterwards where they shared it inside.
 
 from __future__ import annotations
 
+import builtins
 import copy
 import functools
 from collections.abc import Iterable, Iterator, Mapping
@@ -70,7 +71,7 @@ class FreshTensor:
     depth: int = 0
     written: Loc | None = None
     outside: int | None = None
-    kind: type[Tensor] = Tensor  # of which class
+    kind: builtins.type[Tensor] = Tensor  # of which class
     relative: bool = False  # maps lead on from what the tensor outside shows, not its storage
 
 

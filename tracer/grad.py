@@ -190,6 +190,32 @@ def _split(out: Any, has_aux: bool) -> tuple[Tensor, Any]:
     return value, aux
 
 
+def gradients_by(y: Tensor, leaves: Sequence[Tensor], create_graph: bool) -> list[Tensor | None]:
+    """The gradients of `y`, of one element, with respect to leaves that require grad; None for one
+    that it does not depend on. With `create_graph` they can be differentiated themselves."""
+    trace = modes.trace
+    histories = [x.history for x in leaves]
+    if trace is None:
+        found = tape.gradients(y, tape.ones_like(y), histories, create_graph)
+        return [
+            None if g is None else as_result_of(g, x) for g, x in zip(found, leaves, strict=True)
+        ]
+    root = trace.tracked_value(y)
+    reached = reached_from(root)
+    asked = [(i, v) for i, h in enumerate(histories) for v in trace.variables_of(h) if v in reached]
+    values = trace.gradient(root, trace.builder.ones_like(root), [v for _, v in asked])
+    grads: list[Tensor | None] = [None] * len(leaves)
+    for (i, _), value in zip(asked, values, strict=True):
+        more, have = as_result_of(trace.new(value), leaves[i]), grads[i]
+        if create_graph:
+            trace.track([more])
+        else:
+            trace.builder.active.discard(value)
+        with enable_grad() if create_graph else no_grad():
+            grads[i] = more if have is None else have + more
+    return grads
+
+
 def _named(x: Any) -> str:
     return f"{type(x).__name__} {x!r:.60}"
 

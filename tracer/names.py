@@ -19,7 +19,7 @@ from treadle.ir.dataclass import dataclass
 from treadle.tracer.bytecode import NOTHING, Instruction, instructions, is_remainder
 
 _OPEN_PARTS = (
-    "treadle.nn", "treadle.examples", "treadle.bench",
+    "treadle.nn", "treadle.torch.nn", "treadle.torch.optim", "treadle.examples", "treadle.bench",
     "treadle.tracer.custom", "treadle.tracer.function",  # what these call is the user's
 )  # fmt: skip
 _OPAQUE = frozenset({"numpy", "llvmlite", "torch", "jax", "jaxlib", "builtins", "pytest"})

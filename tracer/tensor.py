@@ -7,6 +7,7 @@ storage it shows, and how), and a history (where its values come from). What it 
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
@@ -46,7 +47,7 @@ class Tensor(Operators, Methods):
 
     # The class of what is computed from tensors of this class: a facade's own, and for all others
     # `Tensor` (a Parameter plus one is no Parameter). See docs/decisions/0032.
-    result_class: ClassVar[type[Tensor]]
+    result_class: ClassVar[builtins.type[Tensor]]
 
     def __init__(
         self,

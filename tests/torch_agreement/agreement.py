@@ -186,7 +186,7 @@ def _torch_gradients(
     """Gradients of the weighted sum of `ys`; zeros for what it does not depend on."""
     parts = [(y * torch.tensor(case.weights(y.shape, start + k))).sum() for k, y in enumerate(ys)]
     total = sum(parts)
-    if not total.requires_grad:
+    if not ys or not total.requires_grad:
         return [torch.zeros_like(x) for x in xs]
     found = torch.autograd.grad(total, xs, create_graph=again, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for g, x in zip(found, xs, strict=True)]

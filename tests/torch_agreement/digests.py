@@ -26,8 +26,8 @@ from agreement import (
 )
 
 NAMES = (
-    "activations", "convolution", "layers", "losses", "normalization", "padding", "pooling",
-    "resize",
+    "activations", "convolution", "facade", "layers", "losses", "normalization", "padding",
+    "pooling", "resize",
 )  # fmt: skip
 PATH = RECORDS / "digests.npz"
 
