@@ -11,6 +11,7 @@ from treadle.nn.linear import Linear
 from treadle.nn.module import Module
 from treadle.nn.parameter import Parameter
 from treadle.tracer import api
+from treadle.tracer.api.arguments import real
 from treadle.tracer.errors import located, located_errors
 from treadle.tracer.promote import as_tensor
 from treadle.tracer.random_draws import checked_probability
@@ -46,7 +47,7 @@ class MultiheadAttention(Module):
         if num_heads < 1 or embed_dim % num_heads:
             raise located(ArgumentError(f"num_heads {num_heads} must divide embed_dim {embed_dim}"))
         with located_errors():
-            checked_probability(dropout)
+            checked_probability(real("dropout", dropout))
         self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, dropout
         self.batch_first = batch_first
         self.kdim, self.vdim = kdim or embed_dim, vdim or embed_dim

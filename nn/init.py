@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from treadle.ir.errors import ArgumentError, ShapeError
+from treadle.ir.errors import ArgumentError, DTypeError, ShapeError
 from treadle.ir.types import shape_text
 from treadle.tracer.create import tensor as constant_tensor
 from treadle.tracer.errors import located
@@ -170,6 +170,8 @@ def trunc_normal_(
     """From the normal distribution, drawn again where a value is outside of [a, b].
 
     Raises ArgumentError where hardly any value would be inside."""
+    if not std > 0:
+        raise located(ArgumentError(f"std must be above 0, found {std}"))
     low, high = (math.erf((x - mean) / (std * math.sqrt(2))) / 2 for x in (a, b))
     if not high - low > 1e-3:
         raise located(
@@ -239,6 +241,10 @@ def _fan(tensor: Tensor, mode: FanMode) -> int:
 
 
 def _fill(tensor: Tensor, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise located(DTypeError(f"an initialiser fills a tensor, found {type(tensor).__name__}"))
+    if not tensor.dtype.is_float and (values != np.floor(values)).any():
+        raise located(DTypeError(f"a tensor of {tensor.dtype.name} cannot hold what is drawn"))
     with no_grad():
         tensor.copy_(values.astype(tensor.dtype.dtype))
     return tensor

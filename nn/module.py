@@ -276,6 +276,9 @@ class Module:
 
     def check_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Raises as `load_state_dict` would, and changes nothing."""
+        given: object = state_dict
+        if not isinstance(given, Mapping):
+            raise TypeError(f"a state_dict maps names to values, found {type(given).__name__}")
         own = self.state_dict()
         missing = [k for k in own if k not in state_dict]
         unknown = [k for k in state_dict if k not in own]

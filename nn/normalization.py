@@ -160,6 +160,7 @@ class LayerNorm(Deferred):
         self.eps, self.elementwise_affine, self.has_bias = eps, elementwise_affine, bias
         self._dtype = float32 if dtype is None else dtype
         self.normalized_shape: tuple[int, ...] = ()
+        self.weight, self.bias = None, None
         if normalized_shape is None:
             self.wait()
         else:
@@ -203,6 +204,7 @@ class RMSNorm(Deferred):
         self.eps, self.elementwise_affine = eps, elementwise_affine
         self._dtype = float32 if dtype is None else dtype
         self.normalized_shape: tuple[int, ...] = ()
+        self.weight = None
         if normalized_shape is None:
             self.wait()
         else:
@@ -247,6 +249,7 @@ class GroupNorm(Deferred):
         self.num_groups, self.num_channels = num_groups, num_channels
         self.eps, self.affine = eps, affine
         self._dtype = float32 if dtype is None else dtype
+        self.weight, self.bias = None, None
         if num_channels is None:
             self.wait()
         else:

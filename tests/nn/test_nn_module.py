@@ -113,6 +113,19 @@ def test_an_initialiser_draws_from_the_generator_that_it_is_given(fill: Any) -> 
         drawn("5")
 
 
+def test_mistakes_of_initialisers_are_named() -> None:
+    whole = treadle.zeros((3, 3), dtype=treadle.int64)
+    assert nn.init.eye_(whole).tolist() == np.eye(3).tolist()
+    with pytest.raises(treadle.DTypeError, match="of int64 cannot hold what is drawn"):
+        nn.init.normal_(whole)
+    with pytest.raises(treadle.DTypeError, match="fills a tensor, found ndarray"):
+        nn.init.normal_(np.zeros(3))  # type: ignore[arg-type]
+    with pytest.raises(treadle.ArgumentError, match="std must be above 0"):
+        nn.init.trunc_normal_(treadle.zeros((3,)), std=0.0)
+    with pytest.raises(ValueError, match="unknown nonlinearity 'rleu'"):
+        nn.init.calculate_gain("rleu")  # type: ignore[arg-type]
+
+
 def test_drawing_inside_a_trace_is_an_error() -> None:
     f = treadle.jit(lambda x: nn.Linear(2, 2)(x))
     with pytest.raises(treadle.TraceError, match="draws random numbers"):
@@ -142,6 +155,8 @@ def test_a_state_that_does_not_fit_changes_nothing() -> None:
         with pytest.raises(treadle.DTypeError, match="is not supported") as caught:
             net.load_state_dict({**moved, "count": wrong})
         assert "in count of the state_dict" in caught.value.__notes__
+    with pytest.raises(TypeError, match="maps names to values, found list"):
+        net.load_state_dict([])  # type: ignore[arg-type]
     norm = nn.BatchNorm1d(2)
     for wrong in (np.array(2.5), treadle.tensor(2.5)):
         state = {"num_batches_tracked": wrong, "weight": np.zeros(2)}
