@@ -1,13 +1,8 @@
-"""Pictures as PNG files, with nothing but zlib: a grid of images, and any array of bytes.
-
-The format: Portable Network Graphics, W3C Recommendation, second edition (2003): a signature, then
-chunks of (length, type, content, CRC-32); one that describes, one of zlib data, one that ends.
-"""
+"""Pictures as PNG files, which Pillow writes: a grid of images, and any array of bytes."""
 
 from __future__ import annotations
 
-import struct
-import zlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREEN, RED = (0.1, 0.7, 0.2), (0.9, 0.1, 0.1)
-_COLOUR_TYPE = {1: 0, 3: 2}  # by channels: grey, RGB
+_CHANNELS = 1, 3  # grey, RGB
 
 
 def save_picture(path: str | Path, pixels: Array) -> Path:
     """Write uint8 [height, width] (grey) or [height, width, 3] (RGB) as PNG, and give its path.
 
-    A missing folder is made. Raises ValueError for another shape or dtype.
+    A missing folder is made. Raises ValueError for another shape or dtype; without Pillow the
+    program ends and says what to install.
     """
     pixels = np.asarray(pixels)
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in _COLOUR_TYPE:
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in _CHANNELS:
         raise ValueError(
             f"a picture is uint8 [height, width] or [height, width, 3], found {pixels.dtype} "
             f"{list(pixels.shape)}"
@@ -35,20 +30,14 @@ def save_picture(path: str | Path, pixels: Array) -> Path:
     height, width = pixels.shape[:2]
     if not height or not width:
         raise ValueError(f"a picture has pixels, found {list(pixels.shape)}")
-    header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPE[channels], 0, 0, 0)
-    lines = pixels.reshape(height, width * channels)
-    unfiltered = np.concatenate([np.zeros((height, 1), np.uint8), lines], axis=1)
-    data = zlib.compress(unfiltered.tobytes(), 9)
-    content = b"".join((_chunk(b"IHDR", header), _chunk(b"IDAT", data), _chunk(b"IEND", b"")))
+    try:
+        from PIL import Image
+    except ImportError:
+        sys.exit("pictures need Pillow, which is not installed: pip install 'treadle[demo]'")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_SIGNATURE + content)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, "PNG", optimize=True)
     return path
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    check = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
 
 
 def save_grid(path: str | Path, images: Array, columns: int | None = None, zoom: int = 1) -> Path:
@@ -66,7 +55,7 @@ def grid(images: Array, columns: int | None = None, zoom: int = 1, gap: int = 1)
     images = np.asarray(images)
     if images.ndim == 3:
         images = images[:, None]
-    if images.ndim != 4 or images.shape[1] not in _COLOUR_TYPE or not len(images):
+    if images.ndim != 4 or images.shape[1] not in _CHANNELS or not len(images):
         raise ValueError(
             f"a grid takes images [N, 1 or 3, height, width], found {list(images.shape)}"
         )
