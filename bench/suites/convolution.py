@@ -209,13 +209,26 @@ def _lenet(nn: Any) -> Any:
     )  # fmt: skip
 
 
-def _normed(nn: Any) -> Any:
+def _blocks(nn: Any, *behind: Any) -> list[Any]:
+    """Two convolutions of 32 channels, a pool, two of 64, a pool; `behind` follows each pool."""
     layers: list[Any] = []
     for inputs, outputs in ((3, 32), (32, 32), (32, 64), (64, 64)):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
         if inputs == outputs:
-            layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 16 * 16, 10))
+            layers += [nn.MaxPool2d(2), *behind]
+    return layers
+
+
+def _normed(nn: Any) -> Any:
+    return nn.Sequential(*_blocks(nn), nn.Flatten(), nn.Linear(64 * 16 * 16, 10))
+
+
+def _cats_dogs(nn: Any) -> Any:
+    """The network of examples/cats_dogs.py."""
+    return nn.Sequential(
+        *_blocks(nn, nn.Dropout(0.1)), nn.Flatten(), nn.Linear(64 * 8 * 8, 128), nn.ReLU(),
+        nn.Dropout(0.3), nn.Linear(128, 2),
+    )  # fmt: skip
 
 
 def _resnet(nn: Any) -> Any:
@@ -282,6 +295,14 @@ NORMED = Net(
     _flops(32, (3, 32, 3, 64)), 229_802,
     _flops(32, (3, 32, 3, 64), (32, 32, 3, 64), (32, 64, 3, 32), (64, 64, 3, 32)),
     _flops(32, (3, 32, 3, 64)),
+)  # fmt: skip
+CATS_DOGS = Net(
+    _cats_dogs, (64, 3, 32, 32), 2,
+    _flops(64, (3, 32, 3, 32), (32, 32, 3, 32), (32, 64, 3, 16), (64, 64, 3, 16),
+           (4096, 128, 1, 1), (128, 2, 1, 1)),
+    _flops(64, (3, 32, 3, 32)), 590_626,
+    _flops(64, (3, 32, 3, 32), (32, 32, 3, 32), (32, 64, 3, 16), (64, 64, 3, 16)),
+    _flops(64, (3, 32, 3, 32)),
 )  # fmt: skip
 RESNET = Net(
     _resnet, (8, 3, 224, 224), 1000, _resnet_flops(8), _flops(8, (3, 64, 7, 112)), 11_689_512,
@@ -360,6 +381,7 @@ def _add_forward(
 
 _add_step("lenet", "LeNet-like, 64 x 1 x 28 x 28, train step", LENET, _lenet_jax(LENET))
 _add_step("convnet-bn", "4 convolutions with batch norm, 32 x 3 x 64 x 64, train step", NORMED)
+_add_step("cats-dogs", "cats and dogs example, 64 x 3 x 32 x 32, train step", CATS_DOGS)
 _add_step("resnet-18", "ResNet-18, 8 x 3 x 224 x 224, train step", RESNET)
 _add_forward("resnet-18-forward", "ResNet-18, 8 x 3 x 224 x 224, forward", RESNET)
 _add_step("lenet-f4", "lenet with winograd=4", LENET, winograd=4, on_request=True)
