@@ -23,7 +23,8 @@ class MultiheadAttention(Module):
 
     Masks are PyTorch's for this layer: True where a key does NOT take part, or floats that are
     added. `kdim` and `vdim`: the features of keys and values where they are not `embed_dim`.
-    `dropout` leaves out weights in training mode.
+    `dropout` leaves out weights in training mode. `add_bias_kv` gives every sequence one more key
+    and value, which are learned, `add_zero_attn` one more of zeros.
 
     Raises ArgumentError where `num_heads` does not divide `embed_dim`, or for a dropout that is not
     from 0 to 1.
@@ -31,6 +32,8 @@ class MultiheadAttention(Module):
 
     in_proj_weight: Parameter | None
     in_proj_bias: Parameter | None
+    bias_k: Parameter | None
+    bias_v: Parameter | None
 
     def __init__(
         self,
@@ -38,6 +41,8 @@ class MultiheadAttention(Module):
         num_heads: int,
         dropout: float = 0.0,
         bias: bool = True,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
         kdim: int | None = None,
         vdim: int | None = None,
         batch_first: bool = False,
@@ -65,10 +70,15 @@ class MultiheadAttention(Module):
             self.v_proj_weight = weight(embed_dim, self.vdim)
         self.in_proj_bias = Parameter(api.zeros(3 * embed_dim, dtype=kind)) if bias else None
         self.out_proj = Linear(embed_dim, embed_dim, bias, dtype)
+        for name in ("bias_k", "bias_v"):
+            param = Parameter(api.zeros((1, 1, embed_dim), dtype=kind)) if add_bias_kv else None
+            setattr(self, name, param)
+        self.add_zero_attn = add_zero_attn
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the initial values anew: Xavier's for the input projections, biases 0."""
+        """Draw the initial values anew: Xavier's for the input projections and the keys and values
+        that are learned, biases 0."""
         for name in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"):
             param = self.__dict__.get(name)
             if param is not None:
@@ -76,6 +86,9 @@ class MultiheadAttention(Module):
         for bias in (self.in_proj_bias, self.out_proj.bias):
             if bias is not None:
                 init.zeros_(bias)
+        for more in (self.bias_k, self.bias_v):
+            if more is not None:
+                init.xavier_normal_(more)
 
     def forward(
         self,
@@ -110,6 +123,7 @@ class MultiheadAttention(Module):
             q, k, v = (api.swapaxes(x, 0, 1) for x in (q, k, v))
         q, k, v = self._projected(q, k, v)
         mask = self._mask(q, k, key_padding_mask, attn_mask)
+        k, v, mask = self._with_more_keys(k, v, mask)
         weights: Tensor | None = None
         if need_weights:
             mixed, weights = self._with_weights(q, k, v, mask)
@@ -167,6 +181,26 @@ class MultiheadAttention(Module):
                     ShapeError(f"a mask for {k.shape[2]} keys has shape {shape_text(part.shape)}")
                 )
         return None if not parts else parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def _with_more_keys(
+        self, k: Tensor, v: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys and values with the one that is learned and the one of zeros, seen by all."""
+        one = (k.shape[0], self.num_heads, 1, k.shape[-1])
+        keys, values = [k], [v]
+        if self.bias_k is not None and self.bias_v is not None:
+            keys.append(api.broadcast_to(self.bias_k.reshape((1, *one[1:])), one))
+            values.append(api.broadcast_to(self.bias_v.reshape((1, *one[1:])), one))
+        if self.add_zero_attn:
+            keys.append(api.zeros(one, dtype=k.dtype))
+            values.append(keys[-1])
+        more = len(keys) - 1
+        if not more:
+            return k, v, mask
+        if mask is not None:
+            seen = api.zeros((*mask.shape[:-1], more), dtype=mask.dtype)
+            mask = api.concat([mask, seen], axis=-1)
+        return api.concat(keys, axis=2), api.concat(values, axis=2), mask
 
     def _with_weights(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None

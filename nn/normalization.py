@@ -39,8 +39,11 @@ class _BatchNorm(Deferred):
         affine: bool = True,
         track_running_stats: bool = True,
         dtype: object = None,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
+        self.has_bias = bias
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self._dtype = float32 if dtype is None else dtype
@@ -54,7 +57,8 @@ class _BatchNorm(Deferred):
         self.num_features = size
         kind = self._dtype
         self.weight = Parameter(api.ones(size, dtype=kind)) if self.affine else None
-        self.bias = Parameter(api.zeros(size, dtype=kind)) if self.affine else None
+        shifted = self.affine and self.has_bias
+        self.bias = Parameter(api.zeros(size, dtype=kind)) if shifted else None
         tracks = self.track_running_stats
         self.register_buffer("running_mean", api.zeros(size, dtype=kind) if tracks else None)
         self.register_buffer("running_var", api.ones(size, dtype=kind) if tracks else None)
@@ -244,8 +248,11 @@ class GroupNorm(Deferred):
         eps: float = 1e-5,
         affine: bool = True,
         dtype: object = None,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
+        self.has_bias = bias
         self.num_groups, self.num_channels = num_groups, num_channels
         self.eps, self.affine = eps, affine
         self._dtype = float32 if dtype is None else dtype
@@ -267,7 +274,8 @@ class GroupNorm(Deferred):
             )
         self.num_channels, kind = size, self._dtype
         self.weight = Parameter(api.ones(size, dtype=kind)) if self.affine else None
-        self.bias = Parameter(api.zeros(size, dtype=kind)) if self.affine else None
+        shifted = self.affine and self.has_bias
+        self.bias = Parameter(api.zeros(size, dtype=kind)) if shifted else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = as_tensor(x)

@@ -126,6 +126,7 @@ LAYERS: dict[str, Make] = {
     "gru": lambda nn: nn.GRU(3, 4),
     "attention": lambda nn: nn.MultiheadAttention(6, 2),
     "attention-sizes": lambda nn: nn.MultiheadAttention(6, 2, kdim=4, vdim=5),
+    "attention-learned-key": lambda nn: nn.MultiheadAttention(6, 2, add_bias_kv=True),
     "encoder-layer": lambda nn: nn.TransformerEncoderLayer(6, 2, 8),
 }
 

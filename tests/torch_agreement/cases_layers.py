@@ -162,6 +162,16 @@ LAYERS: dict[str, tuple[Make, Inputs]] = {
         [(3, 4, 6), (3, 5, 4), (3, 5, 5)],
     ),
     "attention-alone": (lambda nn: nn.MultiheadAttention(6, 2), [(4, 6), (5, 6), (5, 6)]),
+    "attention-more-keys": (
+        lambda nn: nn.MultiheadAttention(6, 2, 0.0, True, True, True),
+        [(4, 3, 6), (5, 3, 6), (5, 3, 6), _PADDED],
+    ),
+    "attention-learned-key": (
+        lambda nn: nn.MultiheadAttention(6, 3, add_bias_kv=True, kdim=4, vdim=5, batch_first=True),
+        [(3, 4, 6), (3, 5, 4), (3, 5, 5)],
+    ),
+    "batchnorm2d-no-bias": (lambda nn: nn.BatchNorm2d(4, bias=False), _IMAGES),
+    "groupnorm-no-bias": (lambda nn: nn.GroupNorm(2, 4, bias=False), _IMAGES),
     "encoder-layer": (
         lambda nn: nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0),
         [(5, 3, 6), _CAUSAL],
