@@ -79,7 +79,7 @@ def test_a_traced_tensor_tells_its_type_and_line() -> None:
     outside = treadle.ones(3)
     f(treadle.ones(3), treadle.ones(3))
     page = Page(seen[0])
-    assert "traced tensor f32[3]" in page.text and "test_notebook.py:" in page.text
+    assert "traced tensor f32[3]" in page.text and "test_html.py:" in page.text
     assert "&lt;traced" in seen[0]
     Page(seen[1])
 
