@@ -16,7 +16,7 @@ Order of additions: by channel, then by tap, one after the other into one accumu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from treadle.codegen.plan_blocks import ALIGN, even, up
@@ -115,13 +115,12 @@ def plan_channels(
     """The plan for a convolution of the form `pixels`, which `region` finishes; None where it would
     take much code, or much memory for lines that are very long."""
     lanes, size = target.lanes(dtype), dtype.itemsize
-    found = _registers(what, lanes, target)
-    if found is None:
+    longest = _LONGEST // (what.high.every * what.wide.positions * size)
+    found = _registers(what, lanes, target) if longest >= lanes else None
+    if found is None or found[1] * lanes > longest:
         return None
     cycles, vectors, most = found
     nr = vectors * lanes
-    if what.high.every * what.wide.positions * nr * size > _LONGEST:
-        return None
     phases: list[PixelPhase] = []
     at = 0
     panels = -(-what.rows // nr)
@@ -161,38 +160,37 @@ def _registers(what: Convolution, lanes: int, target: Target) -> tuple[float, in
             break
         left = target.registers - vectors - (1 if target.has_fma else 4)
         most = min(left // vectors, _CODE // (vectors * max(across, 1)))
-        if most < 1 or _code(what, vectors, most) > _ALL_CODE:
+        runs = {wide: runs_of(what, wide, most) for wide in what.wide.phases} if most else {}
+        if most < 1 or _code(runs, vectors) > _ALL_CODE:
             continue
-        options.append((_cycles(what, lanes, vectors, most), vectors, most))
+        options.append((_cycles(what, runs, vectors, vectors * lanes), vectors, most))
     return min(options, default=None)
 
 
-def _code(what: Convolution, vectors: int, most: int) -> int:
+def _code(runs: Mapping[Phase, Sequence[Run]], vectors: int) -> int:
     """Multiplications that are written out."""
-    runs = {
-        (run.pixels, run.taps) for wide in what.wide.phases for run in runs_of(what, wide, most)
-    }
-    return sum((t.last - t.first) * vectors for _, taps in runs for t in taps)
+    kinds = {(run.pixels, run.taps) for line in runs.values() for run in line}
+    return sum((t.last - t.first) * vectors for _, taps in kinds for t in taps)
 
 
-def _cycles(what: Convolution, lanes: int, vectors: int, most: int) -> float:
+def _cycles(what: Convolution, runs: Mapping[Phase, Sequence[Run]], vectors: int, nr: int) -> float:
     """Of all register tiles with 2 multiplications and 2 loads a cycle, which a tile's own sums
     wait 4 cycles for; of turning the result and packing weights."""
     total = 0.0
     for high, wide in _phases(what):
         line = sum(
             run.count * (max(n * vectors / 2, (n + vectors) / 1.8, 4) + 0.3)
-            for run in runs_of(what, wide, most)
+            for run in runs[wide]
             for t in run.taps
             for n in [t.last - t.first]
         )
         inside = sum(
-            0 <= high.step * i + shift < what.high.size
-            for i in range(high.count)
+            last - first
             for _, shift in high.taps
+            for first, last in [_inside(high, shift, what.high.size)]
         )
         total += line * inside
-    panels = -(-what.rows // (vectors * lanes))
+    panels = -(-what.rows // nr)
     taps = what.high.taps * what.wide.taps
     return what.groups * (
         total * panels * what.images * what.channels
@@ -222,11 +220,15 @@ def runs_of(what: Convolution, wide: Phase, most: int) -> tuple[Run, ...]:
 
 
 def _meetings(what: Convolution, wide: Phase, start: int, pixels: int) -> Iterator[Meeting]:
-    step, size = wide.step, what.wide.size
     for _, shift in wide.taps:
-        inside = [0 <= step * (start + p) + shift < size for p in range(pixels)]
-        first = inside.index(True) if any(inside) else 0
-        yield Meeting(shift, first, first + sum(inside))
+        first, last = (min(max(p - start, 0), pixels) for p in _inside(wide, shift, what.wide.size))
+        yield Meeting(shift, first, last)
+
+
+def _inside(phase: Phase, shift: int, size: int) -> tuple[int, int]:
+    """From which to before which one of a phase's positions a tap meets one of `size` elements."""
+    first = min(max(-(shift // phase.step), 0), phase.count)
+    return first, max(min(-(-(size - shift) // phase.step), phase.count), first)
 
 
 def _pieces(
