@@ -288,7 +288,7 @@ def _check_traced_reads(
             continue
         seen.add(value)
         instr = value.producer
-        if instr is None or instr.op.name == "variable":
+        if instr is None or (instr.op.name == "variable" and instr.args[0] not in active):
             what = "" if instr is None else f", {value.type}, {where_made(instr.args[0])},"
             raise _unseen(rule, what)
         if tape.differentiable(instr.op):
