@@ -18,7 +18,8 @@ class DataLoader:
 
     `shuffle` draws a new order for each epoch from `seed` (without one, from what
     `treadle.manual_seed` started). `sampler` gives the order instead, an iterable of sample
-    numbers. `drop_last` leaves out a last batch that is smaller.
+    numbers, `batch_sampler` the batches, lists of such: with it the options above have no say.
+    `drop_last` leaves out a last batch that is smaller.
 
     `num_workers` processes fetch batches while the caller works, `prefetch_factor` (2) batches
     ahead each; with 0 workers, a `prefetch_factor` makes a thread do so, which helps while a
@@ -37,8 +38,10 @@ class DataLoader:
         batch_size: int = 1,
         shuffle: bool = False,
         sampler: Iterable[int] | None = None,
+        batch_sampler: Iterable[Sequence[int]] | None = None,
         num_workers: int = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
+        *,
         drop_last: bool = False,
         timeout: float = 0.0,
         prefetch_factor: int | None = None,
@@ -53,12 +56,19 @@ class DataLoader:
                 raise ArgumentError(f"timeout must be at least 0 seconds, found {timeout!r:.60}")
             if shuffle and sampler is not None:
                 raise ArgumentError("give shuffle or a sampler, not both")
+            if batch_sampler is not None and (
+                batch_size != 1 or shuffle or sampler is not None or drop_last
+            ):
+                raise ArgumentError(
+                    "a batch_sampler says all: give no batch_size, shuffle, sampler or drop_last"
+                )
             if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
                 raise ArgumentError(
                     f"a dataset has __getitem__ and __len__, found {type(dataset).__name__}"
                 )
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
-        self.sampler, self.num_workers, self.drop_last = sampler, num_workers, drop_last
+        self.sampler, self.batch_sampler = sampler, batch_sampler
+        self.num_workers, self.drop_last = num_workers, drop_last
         self.collate_fn, self.timeout, self.prefetch_factor = collate_fn, timeout, prefetch_factor
         self.seed = draw_seed() if seed is None else seed
         self.epoch = 0
@@ -67,6 +77,8 @@ class DataLoader:
 
     def __len__(self) -> int:
         """Batches in an epoch."""
+        if self.batch_sampler is not None:
+            return _length(self.batch_sampler)
         samples = len(self.dataset) if self.sampler is None else _length(self.sampler)
         whole = samples / self.batch_size
         return math.floor(whole) if self.drop_last else math.ceil(whole)
@@ -101,6 +113,8 @@ class DataLoader:
 
     def _batches(self) -> list[list[int]]:
         """The sample numbers of each batch of this epoch."""
+        if self.batch_sampler is not None:
+            return [[int(i) for i in batch] for batch in self.batch_sampler]
         order: Sequence[int]
         if self.sampler is not None:
             order = [int(i) for i in self.sampler]

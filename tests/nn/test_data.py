@@ -136,6 +136,23 @@ def test_a_loader_goes_on_where_another_stood(how: dict[str, Any]) -> None:
         np.testing.assert_array_equal(want[1], have[1])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_sampler_gives_the_batches(workers: int) -> None:
+    groups = [[5, 1], [0], [2, 3, 4]]
+    points = TensorDataset(np.arange(6))
+    loader = DataLoader(points, batch_sampler=groups, num_workers=workers)
+    assert len(loader) == 3
+    for _ in range(2):
+        assert [x.tolist() for (x,) in loader] == groups
+    next(iter(loader))
+    resumed = DataLoader(points, batch_sampler=groups, num_workers=workers)
+    resumed.load_state_dict(loader.state_dict())
+    assert [x.tolist() for (x,) in resumed] == groups[1:]
+    for wrong in ({"batch_size": 2}, {"shuffle": True}, {"sampler": [1]}, {"drop_last": True}):
+        with pytest.raises(treadle.ArgumentError, match="a batch_sampler says all"):
+            DataLoader(points, batch_sampler=groups, **wrong)
+
+
 def test_an_epoch_that_is_left_early_is_over() -> None:
     loader = DataLoader(Numbers(), 4)
     next(iter(loader))
