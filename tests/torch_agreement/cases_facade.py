@@ -181,6 +181,23 @@ torch.linalg.cross(x[:, :3], y[:, :3])
 torch.vdot(v, w) | torch.linalg.diagonal(m) | torch.cross(x[:, :3], y[:, :3], dim=0)
 """
 
+_COMBINING = """
+torch.cdist(x, y)                    | torch.cdist(m, m[:, :2], p=1) | torch.isin(k, i)
+torch.isin(k, i, invert=True)        | torch.cartesian_prod(v, w) | torch.combinations(v, 2)
+torch.combinations(v, r=2, with_replacement=True) | torch.block_diag(x, y[:2])
+torch.block_diag(v, x)
+torch.dstack([x, y])                 | torch.dstack([v, w])      | torch.hsplit(x, 2)
+torch.vsplit(x, (1, 2))              | torch.hsplit(v, (1,))     | torch.diagflat(x, 1)
+torch.cov(x)                         | torch.cov(x, correction=0) | torch.corrcoef(x)
+torch.matrix_power(x[:, :3], 3)      | torch.matrix_power(x[:, :3], 0) * x[:, :3]
+torch.trapezoid(x)                   | torch.trapezoid(x, dx=0.5, dim=0) | torch.trapezoid(x, v)
+torch.vander(v.detach())             | torch.vander(v.detach(), N=3, increasing=True)
+torch.ldexp(x, y)
+x.select_scatter(v, 0, 1)            | x.slice_scatter(y[:2], 0, 1, 3) | torch.logcumsumexp(x, 1)
+torch.split_with_sizes(x, [1, 3], 1) | torch.atleast_3d(x)       | torch.atleast_3d(v)
+torch.layer_norm(x, (4,))            | torch.relu_(x.clone())    | torch.selu(x)
+"""
+
 _WRITING = """
 x.clone().add_(y)                    | x.clone().add_(y, alpha=2) | x.clone().sub_(1)
 x.clone().mul_(y)                    | x.clone().div_(p)         | x.clone().pow_(2)
@@ -215,6 +232,7 @@ _GROUPS = {
     "shapes": _SHAPES,
     "indexing": _INDEXING,
     "products": _PRODUCTS,
+    "combining": _COMBINING,
     "writing": _WRITING,
     "functional": _FUNCTIONAL,
 }

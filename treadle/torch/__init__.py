@@ -27,6 +27,7 @@ from treadle.ir.types import (
 )
 from treadle.torch import (
     autograd,
+    combining as _combining,
     creation as _creation,
     cuda,
     indexing as _indexing,
@@ -48,7 +49,9 @@ from treadle.tracer.generator import Generator as _Generator
 from treadle.tracer.modes import enable_grad, is_grad_enabled, modes as _modes, no_grad
 from treadle.tracer.tensor import Tensor as _Tensor
 
-for _module in (_pointwise, _reductions, _shaping, _indexing, _products, _creation):
+for _module in (
+    _pointwise, _reductions, _shaping, _indexing, _products, _combining, _creation,
+):  # fmt: skip
     for _name in _module.__all__:
         if _name not in _shaping.METHODS_ONLY:
             globals()[_name] = getattr(_module, _name)
@@ -238,9 +241,23 @@ _HERE = [
 __all__ = [*_HERE]
 
 
+# Network functions that PyTorch has here as well.
+_OF_NETWORKS = frozenset(
+    {"avg_pool1d", "celu", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d"}
+    | {"cosine_similarity", "dropout", "embedding", "group_norm", "hardshrink", "layer_norm"}
+    | {"max_pool1d", "max_pool2d", "pairwise_distance", "pixel_shuffle", "pixel_unshuffle"}
+    | {"poisson_nll_loss", "prelu", "rms_norm", "selu", "triplet_margin_loss"}
+    | {"margin_ranking_loss", "adaptive_avg_pool1d"}
+)
+
+
 def __getattr__(name: str) -> Any:
     if name in _PACKAGES:
         return _import_module(f"treadle.torch.{name}")
+    if name in _OF_NETWORKS:
+        return getattr(_import_module("treadle.torch.nn.functional"), name)
+    if name.endswith("_") and not name.startswith("_") and hasattr(Tensor, name):
+        return getattr(Tensor, name)  # torch.relu_(x) is x.relu_()
     if name.startswith("__"):
         raise AttributeError(name)
     raise _missing("treadle.torch", name, [*__all__, *_PACKAGES])

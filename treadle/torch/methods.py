@@ -8,7 +8,7 @@ from typing import Any
 
 from treadle.ir.errors import DTypeError
 from treadle.ir.types import bool_, float32, float64, int32, int64, uint8
-from treadle.torch import creation, indexing, pointwise, products, reductions, shaping
+from treadle.torch import combining, creation, indexing, pointwise, products, reductions, shaping
 from treadle.torch.names import facade
 from treadle.torch.tensor import Tensor
 from treadle.tracer import api
@@ -112,8 +112,9 @@ def _attach() -> None:
             setattr(Tensor, f"{name}_", _writing(f"{name}_", getattr(module, name)))
     for name, of in _COMPARING.items():
         setattr(Tensor, f"{name}_", _writing(f"{name}_", getattr(pointwise, of)))
-    for name in creation.METHODS:
-        setattr(Tensor, name, getattr(creation, name))
+    for other in (creation, combining):
+        for name in other.METHODS:
+            setattr(Tensor, name, getattr(other, name))
     for name, dtype in _CASTS.items():
         setattr(Tensor, name, _cast(name, dtype))
     for name, draw in _DRAWS.items():

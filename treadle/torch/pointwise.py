@@ -459,12 +459,12 @@ IN_PLACE = (
     "abs", "absolute", "add", "addcdiv", "addcmul", "bitwise_and", "bitwise_not", "bitwise_or",
     "bitwise_xor", "ceil", "clamp", "clamp_max", "clamp_min", "clip", "copysign", "cos", "cosh",
     "div", "divide", "erf", "exp", "exp2", "expm1", "floor", "floor_divide", "fmod", "frac",
-    "lerp", "log", "log10", "log1p", "log2", "logical_not", "logit", "mul", "multiply",
+    "float_power", "heaviside", "hypot", "lerp",
+    "log", "log10", "log1p", "log2", "logical_not", "logit", "mul", "multiply",
     "nan_to_num", "neg", "negative", "pow", "reciprocal", "relu", "remainder", "round", "rsqrt",
     "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "sub", "subtract", "tan", "tanh",
-    "threshold", "trunc",
+    "threshold", "trunc", "xlogy",
 )  # fmt: skip
-FUNCTIONS_ONLY = ("expit", "threshold", "rsub", "deg2rad_")  # no methods of PyTorch's tensors
 
 __all__ = [
     *_UNARY, *_BINARY, *ALIASES, "acosh", "add", "addcdiv", "addcmul", "allclose", "asinh",

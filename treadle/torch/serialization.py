@@ -18,6 +18,7 @@ from treadle.ir.errors import ArgumentError
 from treadle.nn.weights_file import CheckpointError, read_file, write_file
 from treadle.torch.device import checked_device
 from treadle.torch.names import facade
+from treadle.torch.tensor import adopted
 from treadle.tracer.create import tensor
 from treadle.tracer.errors import located
 from treadle.tracer.tensor import Tensor as _Tensor
@@ -60,7 +61,7 @@ def load(f: Any, map_location: Any = None, *, weights_only: bool = True, mmap: A
                     )
                 )
     arrays, notes = read_file(path)
-    made = {name: tensor(array) for name, array in arrays.items()}
+    made = {name: adopted(tensor(array)) for name, array in arrays.items()}
     if _STRUCTURE not in notes:
         return made
     try:

@@ -400,6 +400,12 @@ def repeat_interleave(input: Any, repeats: int, dim: int | None = None) -> Any:
     return api.repeat(input, repeats, axis=dim)
 
 
+@facade
+def split_with_sizes(input: Any, split_sizes: Sequence[int], dim: int = 0) -> Any:
+    """Views of these sizes along `dim`."""
+    return split(input, list(split_sizes), dim)
+
+
 concat = concatenate = cat
 swapaxes = swapdims = transpose
 moveaxis = movedim
@@ -412,7 +418,8 @@ __all__ = [
     "column_stack", "concat", "concatenate", "diag", "diag_embed", "diagonal", "expand",
     "expand_as", "flatten", "flip", "fliplr", "flipud", "hstack", "meshgrid", "moveaxis",
     "movedim", "narrow", "permute", "ravel", "repeat", "repeat_interleave", "reshape",
-    "reshape_as", "roll", "rot90", "row_stack", "select", "split", "squeeze", "stack",
+    "reshape_as", "roll", "rot90", "row_stack", "select", "split", "split_with_sizes",
+    "squeeze", "stack",
     "swapaxes", "swapdims", "t", "tensor_split", "tile", "trace", "transpose", "tril", "triu",
     "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as", "vstack",
 ]  # fmt: skip

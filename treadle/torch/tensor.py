@@ -134,7 +134,20 @@ class Tensor(_Tensor):
         """The CPU."""
         return CPU
 
+    is_cpu = True
     is_cuda = is_sparse = is_quantized = is_mps = is_meta = False
+
+    def is_same_size(self, other: _Tensor) -> bool:
+        """Whether both have one shape."""
+        return self.shape == other.shape
+
+    def is_signed(self) -> bool:
+        """Whether the dtype has numbers below 0."""
+        return self.dtype.name not in ("bool", "uint8", "uint32")
+
+    def is_nonzero(self) -> bool:
+        """Whether the only element is not 0."""
+        return self.item() != 0
 
     # --- other dtypes and places -------------------------------------------------------------
 
@@ -193,7 +206,7 @@ class Tensor(_Tensor):
         """A read-only NumPy view."""
         return super().numpy()
 
-    def backward(  # type: ignore[override]
+    def backward(
         self,
         gradient: Any = None,
         retain_graph: bool | None = None,

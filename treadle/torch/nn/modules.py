@@ -115,12 +115,30 @@ def adopt(module: _Module) -> None:
             adopted(value)
 
 
+# PyTorch's layers that take `inplace`, as their last argument.
+_MAY_WRITE = frozenset(
+    {"CELU", "Dropout", "ELU", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "Mish", "ReLU"}
+    | {"ReLU6", "SELU", "SiLU"}
+)
+
+
 def _layer(name: str, base: type[_Module]) -> type[_Module]:
     """The subclass of one of Treadle's layers."""
     given = base.__init__
 
+    takes = inspect.signature(given).parameters
+    kinds = [p.kind for p in takes.values()]
+    places = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) - 1
+    anything = inspect.Parameter.VAR_KEYWORD in kinds  # a layer without options of its own
+    writes = name in _MAY_WRITE and "inplace" not in takes
+
     @functools.wraps(given)
     def init(self: Any, *args: Any, device: Any = None, dtype: Any = None, **kwargs: Any) -> None:
+        if writes:  # the result is the same; what is overwritten is for the compiler to say
+            kwargs.pop("inplace", None)
+            args = args[:places]
+        if anything and kwargs:
+            raise TypeError(f"{name}() of treadle.torch takes no keyword {next(iter(kwargs))!r}")
         options = dict(kwargs) if dtype is None or not _takes_dtype else {**kwargs, "dtype": dtype}
         try:
             super(made, self).__init__(*args, **options)
@@ -132,7 +150,7 @@ def _layer(name: str, base: type[_Module]) -> type[_Module]:
         if device is not None or (dtype is not None and not _takes_dtype):
             self.to(device, dtype)
 
-    _takes_dtype = "dtype" in inspect.signature(given).parameters
+    _takes_dtype = "dtype" in takes
     made: type[_Module] = type(
         name,
         (Module, base),
