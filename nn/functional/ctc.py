@@ -47,6 +47,9 @@ def ctc_loss(
     [N]: the steps that count. `blank` is the class that stands for no label. "mean" divides each
     loss by its target's length (at least 1), then takes the batch's mean.
 
+    In a jitted function whose `target_lengths` are an argument, targets in one row cost as much as
+    if each had all labels: pad them to [N, S] there.
+
     A target that does not fit into its steps costs infinity, or nothing with `zero_infinity`; its
     gradient is 0. The gradient is the derivative by `log_probs`; PyTorch's has exp(log_probs) added
     to it, which makes no difference behind `log_softmax`.
@@ -71,7 +74,8 @@ def ctc_loss(
         raise ArgumentError(f"blank must be from 0 to {classes - 1}, found {empty}")
     times = _lengths("input_lengths", input_lengths, batch)
     sizes = _lengths("target_lengths", target_lengths, batch)
-    labels = _labels(targets, sizes, batch, empty, alone)
+    known = _known(target_lengths)
+    labels = _labels(targets, sizes, known, batch, empty, alone)
     api.check((times >= 1) & (times <= steps), f"an input length of ctc_loss is not in 1..{steps}")
     api.check((labels >= 0) & (labels < classes), f"a label of ctc_loss is not in 0..{classes - 1}")
     last = _forward(scores, labels, times, empty)
@@ -100,7 +104,16 @@ def _lengths(name: str, given: Any, batch: int) -> Tensor:
     return api.reshape(found, (batch,)).astype(int64)
 
 
-def _labels(targets: Operand, sizes: Tensor, batch: int, blank: int, alone: bool) -> Tensor:
+def _known(given: Any) -> int | None:
+    """The largest length, where it is a number and not a value of a trace."""
+    if isinstance(given, Tensor) and active_trace() is not None:
+        return None
+    return int(np.asarray(given).max(initial=0))
+
+
+def _labels(
+    targets: Operand, sizes: Tensor, known: int | None, batch: int, blank: int, alone: bool
+) -> Tensor:
     """[N, S] int64, blanks behind a target's end. Raises ShapeError or DTypeError."""
     found = as_operand(targets)
     if found.size and not found.dtype.is_integer:
@@ -115,7 +128,7 @@ def _labels(targets: Operand, sizes: Tensor, batch: int, blank: int, alone: bool
     if found.ndim == 1 and alone:
         found = api.expand_dims(found, 0)
     count = found.shape[-1]
-    longest = _longest(sizes, count) if in_a_row else count
+    longest = max(0, min(known, count)) if in_a_row and known is not None else count
     api.check(
         (sizes >= 0) & (sizes <= longest), f"a target length of ctc_loss is not in 0..{longest}"
     )
@@ -130,15 +143,6 @@ def _labels(targets: Operand, sizes: Tensor, batch: int, blank: int, alone: bool
         starts = api.expand_dims(api.cumsum(sizes) - sizes, 1)
         found = api.take(found, api.clip(starts + place, 0, count - 1))
     return api.where(place < api.expand_dims(sizes, 1), found, blank)
-
-
-def _longest(sizes: Tensor, count: int) -> int:
-    """The most labels that a target of a row of all targets can have: what is known outside of a
-    trace, where lengths are numbers."""
-    if active_trace() is not None:
-        return count
-    found = sizes.numpy()
-    return int(np.clip(found.max(initial=0), 0, count))
 
 
 def _forward(scores: Tensor, labels: Tensor, times: Tensor, blank: int) -> Tensor:
