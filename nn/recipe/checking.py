@@ -9,7 +9,17 @@ from typing import Any, TypeVar
 
 from treadle.ir.errors import ArgumentError
 from treadle.nn.module import Module
-from treadle.nn.recipe import data_look, learning, losses, mixing, picture, samples, signals
+from treadle.nn.recipe import (
+    alignment,
+    data_look,
+    learning,
+    losses,
+    mixing,
+    picture,
+    probe,
+    samples,
+    signals,
+)
 from treadle.nn.recipe.holding import left_as_it_was
 from treadle.nn.recipe.report import Finding, Report, Section, ordered
 from treadle.nn.recipe.samples import Samples
@@ -131,10 +141,10 @@ class _Check:
         self._note(findings)
         return text, found
 
-    def _mixing(self, found: Samples) -> tuple[str, mixing.Look]:
-        size = mixing.probe_size(found)
+    def _mixing(self, found: Samples) -> tuple[str, probe.Look]:
+        size = probe.probe_size(found)
         try:
-            look = mixing.look(self.model, self.loss, found.cycled(size))
+            look = probe.look(self.model, self.loss, found.cycled(size))
         except Exception as error:
             error.add_note(f"while check() gave the model a batch of {size} samples")
             raise
@@ -145,16 +155,14 @@ class _Check:
             self._note([Finding("loss-fails", "error", f"the loss refuses it: {look.complaint}")])
         if not self._blocking():
             if len(self.findings) == before:
-                self._note(mixing.misaligned(self.loss, look))
-            self._note(mixing.ignored(look))
+                self._note(alignment.misaligned(self.loss, look))
+            self._note(alignment.ignored(look))
         text = f"{len(look.samples)} samples, in evaluation mode"
         if has_batch_norm(self.model):
             text += "; in training batch norm mixes the samples of a batch, as it should"
         return text, look
 
-    def _of_results(
-        self, kind: losses.Kind, look: mixing.Look, found: Samples
-    ) -> Iterable[Finding]:
+    def _of_results(self, kind: losses.Kind, look: probe.Look, found: Samples) -> Iterable[Finding]:
         """What of the model's results does not fit the loss."""
         made, op, layer = look.made_by, "", ""
         assert look.result is not None
@@ -163,7 +171,7 @@ class _Check:
         line = look.trace.line_of(made)
         return losses.of_results(kind, look.result, found.target, op, layer, line)
 
-    def _layers(self, found: Samples, mixed: mixing.Look, kind: losses.Kind) -> tuple[str, None]:
+    def _layers(self, found: Samples, mixed: probe.Look, kind: losses.Kind) -> tuple[str, None]:
         size = sum(int(x[0].size) for x in found.inputs)
         count = min(signals.MOST_SAMPLES, max(8, _MOST_ELEMENTS // max(size, 1)))
         some = found.cycled(max(2, min(count, len(found))))
@@ -189,7 +197,7 @@ class _Check:
             course, wanted = learning.overfit(step, found, kind, count, self.steps, self.deadline)
             courses.append(course)
             lines.append(_told(course, "one sample" if count == 1 else f"{count} samples"))
-            self._note(learning.judged(course, wanted, count))
+            self._note(learning.judged(course, wanted, kind, count))
         self._note(learning.unmoved(step, courses[-1]))
         if len(found) < learning.BATCH:
             self.skipped.append(f"all samples, baseline: fewer than {learning.BATCH} samples")

@@ -6,7 +6,8 @@ elements of all samples mixed up, in the right shape. `reordered` finds the axes
 
 - the result has the input's sizes in another order: (7, 5, 3) to (5, 7, 3);
 - an axis was split and its parts stand around another one: (T, C) to (heads, T, C / heads);
-- neighbours were joined as if they stood in another order: (C, H, W) to (H W, C).
+- axes were joined as if they stood in another order: (C, H, W) to (H W, C), and (heads, T, F) to
+  (T, heads F).
 
 Sizes say nothing where they are equal, and a result that splitting and joining in order explain as
 simply is never named.
@@ -132,16 +133,25 @@ def _owners(x: Shape, y: Shape, at: int, left: list[int]) -> Iterator[list[int]]
 
 
 def _joined(x: Shape, y: Shape) -> Reordering | None:
-    """Neighbours were joined behind a permutation: one axis went to the end (channels to the last
-    place), or runs of axes changed places and no order of cuts explains the shape."""
+    """The others were joined behind one axis that went to the end (channels to the last place) or
+    to the front (heads, steps, width to steps, heads width); or runs of axes changed places and no
+    order of cuts explains the shape."""
     if len(y) >= len(x) or len(y) < 2 or _cuts(x, y) <= len(x):
         return None
-    for axis in range(len(x) - 1):
-        rest = x[:axis] + x[axis + 1 :]
-        if x[axis] == y[-1] > 1 and _only_joins(rest, y[:-1]):
-            axes = (*(a for a in range(len(x)) if a != axis), axis)
-            return Reordering(None, axes, y) if _moves(x, axes) else None
+    others = {a: tuple(b for b in range(len(x)) if b != a) for a in range(len(x))}
+    sizes = {a: tuple(x[b] for b in rest) for a, rest in others.items()}
+    last = [a for a in others if x[a] == y[-1] > 1 and _only_joins(sizes[a], y[:-1])]
+    # where `y` begins with a part of the first axis, that was split into groups, more likely
+    first = [a for a in others if x[a] == y[0] > 1 and x[0] % y[0] and _only_joins(sizes[a], y[1:])]
+    if last[:1] == [0] or (last and not first):
+        return _joining(x, (*others[last[0]], last[0]), y)
+    if first:
+        return _joining(x, (first[0], *others[first[0]]), y)
     return _runs(x, y) if math.isinf(_cuts(x, y)) else None
+
+
+def _joining(x: Shape, axes: tuple[int, ...], y: Shape) -> Reordering | None:
+    return Reordering(None, axes, y) if _moves(x, axes) else None
 
 
 def _only_joins(x: Shape, y: Shape) -> bool:
@@ -159,8 +169,7 @@ def _runs(x: Shape, y: Shape) -> Reordering | None:
         sizes = tuple(math.prod(x[a] for a in run) for run in runs)
         found = _permuted(sizes, y)
         if found is not None:
-            axes = tuple(a for run in found.axes for a in runs[run])
-            return Reordering(None, axes, y) if _moves(x, axes) else None
+            return _joining(x, tuple(a for run in found.axes for a in runs[run]), y)
     return None
 
 
