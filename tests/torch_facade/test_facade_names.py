@@ -70,6 +70,10 @@ KEYWORDS: list[tuple[Callable[[], Any], str]] = [
     (lambda: F.cross_entropy(x, x, labelsmoothing=0.1), "label_smoothing"),
     (lambda: F.relu(x, inplce=True), "takes no keyword 'inplce'"),
     (lambda: nn.Linear(2, 3, bais=False), "Linear.. of treadle.torch .*: bias"),
+    (
+        lambda: nn.MSELoss(size_average=False),
+        "'size_average'; the nearest that it takes: reduction",
+    ),
     (lambda: nn.ReLU(slope=1), "takes no keyword 'slope'"),
     (lambda: optim.SGD([x], lr=0.1, momentun=0.9), "momentum"),
     (lambda: DataLoader(TensorDataset(x), batchsize=2), "batch_size"),

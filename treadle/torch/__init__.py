@@ -195,6 +195,20 @@ def result_type(tensor1: Any, tensor2: Any) -> dtype:
     return result_dtype(tensor1, tensor2)
 
 
+def finfo(type: Any = None) -> Any:
+    """The limits of a float dtype: `eps`, `max`, `min`, `tiny`."""
+    import numpy as np
+
+    return np.finfo(_dtype_of(float32 if type is None else type).dtype)
+
+
+def iinfo(type: Any) -> Any:
+    """The limits of an integer dtype: `max`, `min`, `bits`."""
+    import numpy as np
+
+    return np.iinfo(_dtype_of(type).dtype)
+
+
 def get_num_threads() -> Any:
     """How many threads a compiled call uses."""
     return _treadle.get_num_threads()

@@ -48,10 +48,17 @@ KNOWN: Final[Mapping[str, str]] = {
     "SummaryWriter": "tensorboardX.SummaryWriter writes the same files",
     "checkpoint": "treadle.remat(fn), which computes again what backward() needs",
     "LBFGS": "Adam, SGD",
+    "swa_utils": "treadle.optim.ExponentialMovingAverage",
     "inverse": "treadle.linalg has products and norms only; use NumPy outside of a step",
     "svd": "treadle.linalg has products and norms only; use NumPy outside of a step",
     "solve": "treadle.linalg has products and norms only; use NumPy outside of a step",
 }
+
+
+# Keywords that PyTorch has had for what has another one.
+KEYWORDS: Final[Mapping[str, str]] = {
+    "size_average": "reduction", "reduce": "reduction", "learning_rate": "lr",
+}  # fmt: skip
 
 
 def missing(owner: str, name: str, there: Iterable[str]) -> AttributeError:
@@ -91,7 +98,8 @@ def keyword_error(fn: Callable[..., Any], name: str, kwargs: Mapping[str, Any]) 
     unknown = next((k for k in kwargs if k not in takes), None)
     if unknown is None:
         return None
-    near = nearest(unknown, takes)
+    known = KEYWORDS.get(unknown)
+    near = [known] if known in takes else nearest(unknown, takes)
     hint = f"; the nearest that it takes: {', '.join(near)}" if near else ""
     return TypeError(
         f"{name}() of treadle.torch takes no keyword {unknown!r}{hint} (it takes "
