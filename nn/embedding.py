@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from treadle.ir.errors import ArgumentError
+from typing import Any, Self
+
+from treadle.ir.errors import ArgumentError, ShapeError
 from treadle.ir.types import float32
 from treadle.nn import functional, init
 from treadle.nn.module import Module
@@ -10,6 +12,7 @@ from treadle.nn.parameter import Parameter
 from treadle.tracer import api
 from treadle.tracer.errors import located
 from treadle.tracer.modes import no_grad
+from treadle.tracer.promote import as_tensor
 from treadle.tracer.tensor import Tensor
 
 
@@ -37,6 +40,21 @@ class Embedding(Module):
         kind = float32 if dtype is None else dtype
         self.weight = Parameter(api.zeros((num_embeddings, embedding_dim), dtype=kind))
         self.reset_parameters()
+
+    @classmethod
+    def from_pretrained(
+        cls, embeddings: Any, freeze: bool = True, padding_idx: int | None = None
+    ) -> Self:
+        """A layer whose table [num_embeddings, embedding_dim] is `embeddings`, which it shares where
+        that is a tensor; `freeze`: it is not trained. Raises ShapeError for another rank."""
+        table = as_tensor(embeddings)
+        if table.ndim != 2:
+            raise located(
+                ShapeError(f"from_pretrained takes a table [rows, features], found {table.type}")
+            )
+        made = cls(*table.shape, padding_idx=padding_idx, dtype=table.dtype)
+        made.weight = Parameter(table, requires_grad=not freeze)
+        return made
 
     def reset_parameters(self) -> None:
         """Draw the initial values anew."""

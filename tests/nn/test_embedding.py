@@ -78,3 +78,16 @@ def test_a_number_out_of_range_changes_nothing() -> None:
 def test_what_does_not_fit_is_named(call: Any, error: Any, text: str) -> None:
     with pytest.raises(error, match=text):
         call()
+
+
+def test_a_table_that_is_there_becomes_a_layer() -> None:
+    table = treadle.tensor(np.arange(6.0).reshape(3, 2))
+    layer = treadle.nn.Embedding.from_pretrained(table, padding_idx=1)
+    assert layer(treadle.tensor([2, 0])).tolist() == [[4, 5], [0, 1]]
+    assert layer.padding_idx == 1 and not layer.weight.requires_grad
+    assert layer.weight.dtype == treadle.float64
+    table[0] = 7.0
+    assert layer.weight.tolist()[0] == [7, 7]
+    assert treadle.nn.Embedding.from_pretrained(table.numpy(), freeze=False).weight.requires_grad
+    with pytest.raises(treadle.ShapeError, match="takes a table"):
+        treadle.nn.Embedding.from_pretrained(treadle.zeros(3))
