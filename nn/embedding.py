@@ -31,12 +31,17 @@ class Embedding(Module):
         embedding_dim: int,
         padding_idx: int | None = None,
         dtype: object = None,
+        *,
+        _weight: Tensor | None = None,
     ) -> None:
         super().__init__()
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise located(ArgumentError(f"padding_idx {padding_idx} is no row of {num_embeddings}"))
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        if _weight is not None:  # of `from_pretrained`, which draws nothing
+            self.weight = Parameter(_weight)
+            return
         kind = float32 if dtype is None else dtype
         self.weight = Parameter(api.zeros((num_embeddings, embedding_dim), dtype=kind))
         self.reset_parameters()
@@ -45,15 +50,16 @@ class Embedding(Module):
     def from_pretrained(
         cls, embeddings: Any, freeze: bool = True, padding_idx: int | None = None
     ) -> Self:
-        """A layer whose table [num_embeddings, embedding_dim] is `embeddings`, which it shares where
-        that is a tensor; `freeze`: it is not trained. Raises ShapeError for another rank."""
+        """A layer whose table [num_embeddings, embedding_dim] is `embeddings`, which it shares
+        where that is a tensor; `freeze`: it is not trained. Raises ShapeError for another rank,
+        DTypeError for integers."""
         table = as_tensor(embeddings)
         if table.ndim != 2:
             raise located(
                 ShapeError(f"from_pretrained takes a table [rows, features], found {table.type}")
             )
-        made = cls(*table.shape, padding_idx=padding_idx, dtype=table.dtype)
-        made.weight = Parameter(table, requires_grad=not freeze)
+        made = cls(*table.shape, padding_idx=padding_idx, _weight=table)
+        made.weight.requires_grad_(not freeze)
         return made
 
     def reset_parameters(self) -> None:

@@ -82,7 +82,9 @@ def test_what_does_not_fit_is_named(call: Any, error: Any, text: str) -> None:
 
 def test_a_table_that_is_there_becomes_a_layer() -> None:
     table = treadle.tensor(np.arange(6.0).reshape(3, 2))
+    state = treadle.nn.init.generator_state()
     layer = treadle.nn.Embedding.from_pretrained(table, padding_idx=1)
+    assert treadle.nn.init.generator_state() == state
     assert layer(treadle.tensor([2, 0])).tolist() == [[4, 5], [0, 1]]
     assert layer.padding_idx == 1 and not layer.weight.requires_grad
     assert layer.weight.dtype == treadle.float64
