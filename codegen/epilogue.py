@@ -21,11 +21,12 @@ from treadle.codegen.product import Frame
 from treadle.codegen.regions import Region
 from treadle.codegen.scope import RegionCode
 from treadle.ir.graph import Instr, Value
+from treadle.ir.tails import has_tail, keeps_first
 
 
 def holder(instr: Instr) -> int:
     """Which result's buffer holds the product: the product itself if it is stored."""
-    (region,) = instr.regions
+    region = instr.regions[0]
     product = region.inputs[0]
     same = [n for n, v in enumerate(region.outputs) if v.type.dtype == product.type.dtype]
     return next((n for n in same if region.outputs[n] is product), same[0])
@@ -43,7 +44,7 @@ def epilogue_function(
     params: list[tuple[Type, str]] = [(PTR, "frame")]
     params += [(I64, x) for x in ("m0", "m1", "n0", "n1")]
     w = state.module.function(f"{name}_epilogue", VOID, params, internal=True)
-    (inner,) = instr.regions
+    inner = instr.regions[0]
     region = Region(inner, inner.inputs[0].type.shape, ())
     emit_fused(_code(state, w, instr, region, loops, spans))
     w.ret()
@@ -60,8 +61,7 @@ def _code(
 ) -> RegionCode:
     frame = Frame(w, w.args[0])
     fields = Context(w, frame.get("ctx"))
-    first = len(instr.args)
-    outputs = tuple(fields.operand(first + n) for n in range(len(instr.results)))
+    outputs = epilogue_results(instr, frame, fields)
     inputs: dict[Value, Val] = {region.fn.inputs[0]: outputs[holder(instr)]}
     for n, value in enumerate(region.fn.inputs[1:], 2):
         inputs[value] = fields.operand(n)
@@ -78,6 +78,14 @@ def _code(
         sizes=tuple(d.size for d in loops.dims if isinstance(d.size, int)),
         bounds=spans(w, frame),
     )
+
+
+def epilogue_results(instr: Instr, frame: Frame, fields: Context) -> tuple[Val, ...]:
+    """Where the epilogue's results lie; one that is left out stands in the frame."""
+    first, count = len(instr.args), len(instr.regions[0].results)
+    if not has_tail(instr) or keeps_first(instr):
+        return tuple(fields.operand(first + n) for n in range(count))
+    return (frame.get("c"), *(fields.operand(first + n) for n in range(count - 1)))
 
 
 def product_spans(plan: ContractPlan, w: FunctionWriter, frame: Frame) -> Bounds:

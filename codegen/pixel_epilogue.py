@@ -1,4 +1,4 @@
-"""Finishes what a tile of a convolution of the form `pixels` has computed: calls its epilogue."""
+"""Finishes what a tile of a convolution of the form `pixels` has: its epilogue, its tail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from treadle.codegen.epilogue import Bounds, epilogue_function
 from treadle.codegen.llvm import VOID, FunctionWriter, Val
 from treadle.codegen.plan_convolution import Convolution
 from treadle.codegen.plan_fused import FusedPlan
+from treadle.codegen.plan_tail import plan_tail
 from treadle.codegen.product import Frame
+from treadle.codegen.tail import tail_function
+from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Instr
 
 
@@ -25,11 +28,23 @@ class Finished(Protocol):
     def epilogue(self) -> FusedPlan | None: ...
 
 
-def finish_function(state: Emission, name: str, instr: Instr, plan: Finished) -> Val | None:
-    """The address of the epilogue's function; None where there is none."""
-    if plan.epilogue is None:
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The addresses of the epilogue's function and of the tail's, as far as there are such."""
+
+    epilogue: Val | None
+    tail: Val | None
+
+
+def finish_function(state: Emission, name: str, instr: Instr, plan: Finished) -> Finish | None:
+    """The functions that finish a tile; None where there are none."""
+    loops, tail = plan.epilogue, plan_tail(instr, state.target)
+    if loops is None and tail is None:
         return None
-    return epilogue_function(state, name, instr, plan.epilogue, partial(_spans, plan))
+    return Finish(
+        epilogue_function(state, name, instr, loops, partial(_spans, plan)) if loops else None,
+        tail_function(state, name, instr, tail) if tail else None,
+    )
 
 
 def _spans(plan: Finished, w: FunctionWriter, frame: Frame) -> Bounds:
@@ -51,12 +66,12 @@ def _spans(plan: Finished, w: FunctionWriter, frame: Frame) -> Bounds:
 
 
 def finish_pieces(
-    w: FunctionWriter, plan: Finished, finish: Val, ctx: Val, images: tuple[Val, Val], group: Val,
-    rows: tuple[Val, Val], lines: tuple[Val, int],
+    w: FunctionWriter, plan: Finished, finish: Finish, ctx: Val, images: tuple[Val, Val],
+    group: Val, rows: tuple[Val, Val], lines: tuple[Val, int],
 ) -> None:  # fmt: skip
-    """The epilogue for what a tile has of each of its images: `images`, `rows` and `lines` are the
-    first one and how many, of lines at most."""
-    high, wide = plan.what.high, plan.what.wide
+    """The epilogue, then the tail, for what a tile has of each of its images: `images`, `rows` and
+    `lines` are the first one and how many, of lines at most."""
+    high = plan.what.high
     frame = Frame.new(w, 3)
     frame.set("ctx", ctx)
     frame.set_index(1, group)
@@ -65,11 +80,21 @@ def finish_pieces(
     m0, m1 = rows[0], w.add(*rows)
     with w.loop(0, images[1], label="image") as n:
         frame.set_index(0, w.add(images[0], n))
-        if plan.line_pieces:
-            with w.loop(first, last, label="line") as y:
-                frame.set_index(2, y)
-                ends = [w.int(0), w.int(wide.positions)]
-                w.call(finish.ref[1:], VOID, [frame.base, m0, m1, *ends])
-        else:
-            ends = [w.mul(x, wide.positions) for x in (first, last)]
-            w.call(finish.ref[1:], VOID, [frame.base, m0, m1, *ends])
+        if finish.epilogue is not None:
+            _epilogue(w, plan, finish.epilogue, frame, (m0, m1), (first, last))
+        if finish.tail is not None:
+            w.call(finish.tail.ref[1:], VOID, [frame.base, m0, m1, first, last])
+
+
+def _epilogue(
+    w: FunctionWriter, plan: Finished, finish: Val, frame: Frame, rows: tuple[Val, Val],
+    lines: tuple[Val, Val],
+) -> None:  # fmt: skip
+    wide = plan.what.wide.positions
+    if not plan.line_pieces:
+        ends = [w.mul(x, wide) for x in lines]
+        w.call(finish.ref[1:], VOID, [frame.base, *rows, *ends])
+        return
+    with w.loop(*lines, label="line") as y:
+        frame.set_index(2, y)
+        w.call(finish.ref[1:], VOID, [frame.base, *rows, w.int(0), w.int(wide)])

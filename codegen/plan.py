@@ -24,6 +24,7 @@ from treadle.codegen.plan_fused import FusedPlan, plan_fused, step_work
 from treadle.codegen.plan_lines import LinesPlan, plan_lines, works_by_lines
 from treadle.codegen.plan_pixels import PixelPlan, plan_pixels
 from treadle.codegen.plan_stream import far_results, streamed_results
+from treadle.codegen.plan_tail import TailPlan, plan_tail
 from treadle.codegen.plan_taps import TapPlan, plan_taps
 from treadle.codegen.plan_tiles import GRAIN, tiles_for
 from treadle.codegen.plan_window_loops import WindowLoopsPlan, plan_window_loops
@@ -238,9 +239,7 @@ class _Kinds:
         inner = self.memory.inner[instr]
         start = f"{self.prefix}r{len(self.found)}"
         plans = [
-            plan_function(
-                region, memory, self.target, f"{start}b{n}_", self.tiles, self.winograd
-            )
+            plan_function(region, memory, self.target, f"{start}b{n}_", self.tiles, self.winograd)
             for n, (region, memory) in enumerate(zip(instr.regions, inner.plans, strict=True))
         ]
         times = cast(Any, instr.attrs).length if instr.op.name == "scan" else 1
@@ -282,7 +281,9 @@ def _plan_instr(instr: Instr, target: Target, tiles: set[Variant], winograd: int
         region = instr.regions[0] if instr.regions else None
         result = region.inputs[0].type if region else instr.result.type
         if "[" in attrs.spec:
-            return _plan_windows(attrs.spec, left, right, result, target, region, winograd)
+            tail = plan_tail(instr, target)
+            region = region if region and region.instrs else None  # else there is a tail alone
+            return _plan_windows(attrs.spec, left, right, result, target, region, tail, winograd)
         return plan_contract(attrs.spec, left, right, result, target, tiles, region)
     if instr.op.name in ("attention_forward", "attention_backward"):
         return plan_attention(instr, target)
@@ -302,10 +303,14 @@ def _plan_windows(
     result: TensorType,
     target: Target,
     region: Function | None,
+    tail: TailPlan | None,
     winograd: int,
 ) -> Product:
     """By the kernel of its form; in plain loops where it has none."""
     what = convolution_of(spec, left, right, result) if result.dtype.is_float else None
+    if what is not None and tail is not None:
+        what = replace(what, grain=tail.lines)
+    assert tail is None or (what is not None and what.form == "pixels"), "it takes no tail"
     if what is not None and what.form == "pixels":
         pixels = plan_pixels(what, result.dtype, target, region)
         channels = plan_channels(what, result.dtype, target, region)

@@ -16,13 +16,14 @@ Order of additions: by channel, then by tap, one after the other into one accumu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from treadle.codegen.plan_blocks import ALIGN, even, up
 from treadle.codegen.plan_convolution import Convolution, Phase
 from treadle.codegen.plan_fused import FusedPlan
-from treadle.codegen.plan_pixel_epilogue import ends_on_vector, pixel_epilogue
+from treadle.codegen.plan_pixel_epilogue import may_end, pixel_epilogue
 from treadle.codegen.plan_pixels import PixelPhase, PixelPlan
 from treadle.codegen.plan_tiles import GRAIN, Tiling, tiles_for, whole
 from treadle.codegen.target import Target
@@ -31,6 +32,7 @@ from treadle.ir.graph import Function
 from treadle.ir.types import DType
 
 _SUMS: Final = 64 << 10  # bytes of a tile's sums: a part of the L2 cache
+_DATA: Final = 512 << 10  # bytes of the data under a tile, which its panels share: half of it
 _LONGEST: Final = 256 << 10  # bytes of the sums of the fewest lines that a tile can have
 _WEIGHTS: Final = 160 << 10  # bytes of the weights of a block of channels: the same
 _BLOCK: Final = 64  # channels of the data at a time; threads pack a block each
@@ -89,6 +91,13 @@ class ChannelPlan:
         """Whether threads share it."""
         return tiles_for(self.tiling.work) > 1
 
+    @property
+    def panels_first(self) -> bool:
+        """Whether neighbouring tiles share the data and not the weights: those that are larger."""
+        high, wide = self.what.high, self.what.wide
+        data = self.images * self.span * high.step // high.every * wide.size
+        return data > high.taps * wide.taps * self.nr
+
     def beats(self, other: PixelPlan, target: Target) -> bool:
         """Is it the faster one? Both counts are rough: measured, this kernel takes less of its own
         with 512-bit vectors (of which a Zen 4 multiplies one a cycle, so that loads are hidden)."""
@@ -132,8 +141,9 @@ def plan_channels(
     epilogue, line_pieces = pixel_epilogue(what, region, target)
     work = int(cycles)
     wanted = min(tiles_for(work), _ENOUGH)
-    free = epilogue if not line_pieces else None
-    images, span = _pieces(what, nr * size, panels * what.groups, wanted, free)
+    line = _line_bytes(what, nr * size, panels, size)
+    ends = partial(may_end, what, epilogue=epilogue, line_pieces=line_pieces)
+    images, span = _pieces(what, line, panels * what.groups, wanted, ends)
     around = -(-what.images // images) * -(-what.high.positions // span)
     return ChannelPlan(
         what, dtype, lanes, tuple(phases), most, nr, cb, images, span, line_pieces,
@@ -231,17 +241,21 @@ def _inside(phase: Phase, shift: int, size: int) -> tuple[int, int]:
     return first, max(min(-(-(size - shift) // phase.step), phase.count), first)
 
 
+def _line_bytes(what: Convolution, position: int, panels: int, size: int) -> int:
+    """Of the sums of a line, whose positions take `position` bytes each; or so many that the data
+    under it, read again for each panel, get no more than their part of the cache."""
+    data = what.channels * what.wide.size * size * what.high.step // what.high.every
+    return max(what.wide.positions * position, data * _SUMS // _DATA if panels > 1 else 0)
+
+
 def _pieces(
-    what: Convolution, position: int, panels: int, wanted: int, epilogue: FusedPlan | None
+    what: Convolution, line: int, panels: int, wanted: int, ends: Callable[[int], bool]
 ) -> tuple[int, int]:
-    """(images, lines) of a tile, of whose positions each takes `position` bytes: as many as the
-    cache holds, unless they are too few tiles. `epilogue`: what may only begin between vectors."""
+    """(images, lines) of a tile, whose lines take `line` bytes each: as many as the cache
+    holds, unless they are too few tiles. `ends`: may it end behind so many lines?"""
     lines = what.high.positions
-    line = what.wide.positions * position
     spans: Sequence[int] = [
-        span
-        for span in range(what.high.every, lines, what.high.every)
-        if epilogue is None or ends_on_vector(what, span, epilogue)
+        span for span in range(what.high.every, lines, what.high.every) if ends(span)
     ]
     if lines * line <= _SUMS:
         most = min(_SUMS // (lines * line), what.images)

@@ -72,7 +72,8 @@ class Convolution:
 
     `rows`: the channels that the left operand alone has; `channels`: those of the right one.
     `a`, `b`, `c` have the steps of (image, group, row, channel, first tap or position, last one) in
-    left operand, right operand and result, 0 where it lacks the letter.
+    left operand, right operand and result, 0 where it lacks the letter. `grain`: lines of the
+    result that a tail takes at a time, of which a tile has all or none.
     """
 
     form: Form
@@ -85,6 +86,7 @@ class Convolution:
     a: tuple[int, int, int, int, int, int]
     b: tuple[int, int, int, int, int, int]
     c: tuple[int, int, int, int, int, int]
+    grain: int = 1
 
     @property
     def pixels(self) -> int:
@@ -97,6 +99,7 @@ class Convolution:
         return (
             f"{groups}{self.channels} channels, {high.taps} x {wide.taps} taps, {self.rows} rows, "
             f"{self.images} x {high.positions} x {wide.positions} positions"
+            + (f" with a tail of {self.grain} lines" if self.grain > 1 else "")
         )
 
 

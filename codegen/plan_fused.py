@@ -128,9 +128,9 @@ class FusedPlan:
         return "\n".join(lines)
 
 
-def plan_fused(region: Region, target: Target) -> FusedPlan:
-    """Choose the loops for `region` on `target`."""
-    dims = loop_dims(region)
+def plan_fused(region: Region, target: Target, apart: frozenset[int] = frozenset()) -> FusedPlan:
+    """Choose the loops for `region` on `target`; axes of `apart` are joined with no other."""
+    dims = loop_dims(region, apart)
     lanes, tail = _vectors(region, dims, target)
     scheme = _scheme(region, dims, lanes)
     in_columns = scheme in ("columns", "sweeps")
@@ -178,11 +178,11 @@ def plan_fused(region: Region, target: Target) -> FusedPlan:
 # --- loops -----------------------------------------------------------------------------------
 
 
-def loop_dims(region: Region) -> tuple[LoopDim, ...]:
+def loop_dims(region: Region, apart: frozenset[int] = frozenset()) -> tuple[LoopDim, ...]:
     """The space's axes as loops: kept ones first where the last is reduced, axes of size 1 left
     out, neighbours joined where every access allows. In columns the vector axis comes last."""
     groups: list[list[int]] = []
-    apart = _unjoinable(region)
+    apart |= _unjoinable(region)
     for axis, size in enumerate(region.space):
         if size == 1:
             continue

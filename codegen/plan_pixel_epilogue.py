@@ -39,6 +39,14 @@ def _joins(region: Function, what: Convolution) -> bool:
     return True
 
 
+def may_end(what: Convolution, lines: int, epilogue: FusedPlan | None, line_pieces: bool) -> bool:
+    """May a tile end behind so many lines, where others follow? Its tail takes whole pieces of
+    them, and its epilogue whole vectors unless it runs line by line."""
+    if lines % what.grain:
+        return False
+    return epilogue is None or line_pieces or ends_on_vector(what, lines, epilogue)
+
+
 def ends_on_vector(what: Convolution, lines: int, epilogue: FusedPlan) -> bool:
     """Does the epilogue of a tile of so many lines begin and end between vectors? A vector that
     runs over would finish positions of the next tile."""

@@ -22,7 +22,7 @@ from typing import Final
 from treadle.codegen.plan_blocks import ALIGN, even, up
 from treadle.codegen.plan_convolution import Convolution, Phase
 from treadle.codegen.plan_fused import FusedPlan
-from treadle.codegen.plan_pixel_epilogue import ends_on_vector, pixel_epilogue
+from treadle.codegen.plan_pixel_epilogue import may_end, pixel_epilogue
 from treadle.codegen.plan_tiles import GRAIN, Tiling, tiles_for, whole
 from treadle.codegen.target import Target
 from treadle.ir.dataclass import dataclass
@@ -151,10 +151,7 @@ def plan_pixels(
     epilogue, line_pieces = pixel_epilogue(what, region, target)
     spans = [
         span for span in range(1, lines + 1)
-        if span == lines
-        or epilogue is None
-        or line_pieces
-        or ends_on_vector(what, span * what.high.every, epilogue)
+        if span == lines or may_end(what, span * what.high.every, epilogue, line_pieces)
     ]  # fmt: skip
     cost, (images, span, bm) = _pieces(what, line, spans, most, (mr, nr), lanes, wanted, shifts)
     columns = images * span * line

@@ -24,7 +24,7 @@ from typing import Final
 from treadle.codegen.plan_blocks import ALIGN, even, up
 from treadle.codegen.plan_convolution import Convolution, Spatial
 from treadle.codegen.plan_fused import FusedPlan
-from treadle.codegen.plan_pixel_epilogue import ends_on_vector, pixel_epilogue
+from treadle.codegen.plan_pixel_epilogue import may_end, pixel_epilogue
 from treadle.codegen.plan_tiles import GRAIN, Tiling, tiles_for, whole
 from treadle.codegen.target import Target
 from treadle.codegen.winograd_matrices import TAPS
@@ -211,10 +211,7 @@ def plan_squares(
     epilogue, line_pieces = pixel_epilogue(what, region, target)
     spans = [
         span for span in range(1, high + 1)
-        if span == high
-        or epilogue is None
-        or line_pieces
-        or ends_on_vector(what, span * m, epilogue)
+        if span == high or may_end(what, span * m, epilogue, line_pieces)
     ]  # fmt: skip
     n = m + TAPS - 1
     limit = max(_SHARED // (what.groups * n * n * what.channels * dtype.itemsize * mr), 1)

@@ -147,8 +147,7 @@ def _results(instr: Instr, args: Sequence[Array], sizes: Sizes) -> Sequence[Arra
             "a gradient instruction cannot be interpreted; run the autodiff pass first"
         )
     if instr.op.name == "contract" and instr.regions:
-        product = instr.op.run_ref(instr.attrs, args[:2])
-        return _run(instr.regions[0], [*product, *args[2:]])
+        return _finished(instr, args)
     if instr.op.has(Trait.CONTROL):
         return run_control(instr, args, _run)
     if not instr.op.has(Trait.REGION):
@@ -157,6 +156,18 @@ def _results(instr: Instr, args: Sequence[Array], sizes: Sizes) -> Sequence[Arra
     if instr.op.name == "fused_table":
         return _run_table(region, args)
     return _run(region, args)
+
+
+def _finished(instr: Instr, args: Sequence[Array]) -> Sequence[Array]:
+    """A product with its epilogue, and the tail of that where it has one."""
+    product = instr.op.run_ref(instr.attrs, args[:2])
+    behind = 1 + len(instr.regions[0].params)
+    done = _run(instr.regions[0], [*product, *args[2:behind]])
+    if len(instr.regions) == 1:
+        return done
+    more = _run(instr.regions[1], [*done, *args[behind:]])
+    left_out = len(done) + len(more) - len(instr.results)
+    return [*done[left_out:], *more]
 
 
 def _run_table(region: Function, args: Sequence[Array]) -> list[Array]:

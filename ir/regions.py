@@ -45,6 +45,8 @@ an epilogue:
       buffer holds the product while its sums are made. So no result is written over an operand.
   13. No letter of the result is a window's tap: the gradient of a convolution's weight is complete
       only when all of it is.
+
+It may have a second region, its tail: see `treadle.ir.tails`.
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ from treadle.ir.graph import Function, Instr, Value
 from treadle.ir.op import OpDef, can_fail
 from treadle.ir.ops.contract_spec import read_spec
 from treadle.ir.scalar import ArgReduce, Index, Numbered, Reduce, Scalar
+from treadle.ir.tails import keeps_first, tail_faults
 from treadle.ir.types import Dim, Shape, TensorType, reduced_shape, shape_text
 
 FLAT_LENGTH = Dim.of("n")  # of one instance of a fused_table
@@ -189,10 +192,10 @@ def takes_epilogue(instr: Instr) -> bool:
 
 
 def _check_epilogue(instr: Instr) -> Iterator[str]:
-    if len(instr.regions) != 1:
-        yield f"needs one region, found {len(instr.regions)}"
+    if len(instr.regions) > 2:
+        yield f"needs one region, or a second one, its tail, found {len(instr.regions)}"
         return
-    (region,) = instr.regions
+    region = instr.regions[0]
     if not region.params:
         yield "the epilogue needs the product as its first parameter"
         return
@@ -212,6 +215,18 @@ def _check_epilogue(instr: Instr) -> Iterator[str]:
             yield f"result {number} of the region has type {value.type}, the product {product}"
     if all(v.type.dtype != product.dtype for v in region.outputs):
         yield f"no result of the region is {product.dtype}, as the product is"
+    if len(instr.regions) == 2:
+        yield from _check_tail(instr, region)
+
+
+def _check_tail(instr: Instr, epilogue: Function) -> Iterator[str]:
+    product = epilogue.inputs[0].type
+    if product.rank != 4 or not product.is_static or "[" not in getattr(instr.attrs, "spec", ""):
+        yield f"a contraction to {product} takes no tail"
+        return
+    if not keeps_first(instr) and epilogue.outputs[0].type.dtype != product.dtype:
+        yield f"the epilogue's first result is left out, but not {product.dtype}"
+    yield from tail_faults(instr.regions[1], len(epilogue.results), product.shape)
 
 
 def _check_table(instr: Instr) -> Iterator[str]:

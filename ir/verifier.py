@@ -175,11 +175,12 @@ def _region_types(instr: Instr) -> Iterator[Fault]:
         return
     if instr.op.name not in ("fused", "contract", "update"):
         return  # a table's region has the shapes of one flat instance; see check_region
-    if len(instr.regions) != 1:
+    has_tail = instr.op.name == "contract" and len(instr.regions) == 2
+    if len(instr.regions) != 1 and not has_tail:
         if instr.op.name == "update":
             yield Fault(f"needs one region, found {len(instr.regions)}", instr)
         return  # see check_region
-    (region,) = instr.regions
+    region = instr.regions[0]
     taken = [v.type for v in instr.args]
     if instr.op.name == "contract":
         try:
@@ -187,9 +188,16 @@ def _region_types(instr: Instr) -> Iterator[Fault]:
         except (TreadleError, TypeError) as error:
             yield Fault(f"the type rule refuses ({_listed(taken[:2])}): {error}", instr)
             return
+    params, outputs = region.inputs, region.outputs
+    if has_tail:
+        tail = instr.regions[1]
+        passed, outputs = outputs, (*outputs, *tail.outputs)
+        taken[len(params) :] = [*(v.type for v in passed), *taken[len(params) :]]
+        params = (*params, *tail.inputs)
+        outputs = outputs[1:] if len(instr.results) == len(outputs) - 1 else outputs
     for what, expected, inner in (
-        ("parameters", taken, region.inputs),
-        ("results", [v.type for v in instr.results], region.outputs),
+        ("parameters", taken, params),
+        ("results", [v.type for v in instr.results], outputs),
     ):
         found = [v.type for v in inner]
         if expected != found:

@@ -14,6 +14,7 @@ What a legal region is, which code generation relies on, stands in `treadle.ir.r
   contract      matmul -> contract, with permutes and broadcasts absorbed into its spec
   updates       updates of parameters become regions, or instructions again
   fuse_shapes   reductions keep their axes; reshapes move below elementwise chains
+  channel_sums  sums of channels over a convolution's result become its tail
   fuse_split    large reductions to a few elements get partial results
   early_views   small operands of epilogues move up, in front of their contractions
   epilogue      elementwise consumers move into contractions
@@ -32,6 +33,7 @@ from treadle.ir.control import has_control, is_control
 from treadle.ir.graph import Function, Level
 from treadle.passes import (
     attention_views,
+    channel_sums,
     contract,
     epilogue,
     fuse_blocks,
@@ -55,7 +57,7 @@ def run(fn: Function, ctx: PassContext) -> Function:
     fn = attention_views.run(fuse_blocks.run(fuse_draws.run(fn), ctx))
     fn = updates.settle(contract.run(fn, ctx))
     fn = epilogue.run(fuse_shapes.run(fn), ctx)
-    fn = fuse_split.run(fn)
+    fn = fuse_split.run(channel_sums.run(fn, ctx))
     growth = Growth(fn)
     growth.grow()
     fused = fuse_build.build(growth, ctx)
