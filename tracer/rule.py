@@ -35,7 +35,7 @@ from treadle.tracer.location import user_location
 from treadle.tracer.modes import modes, no_grad
 from treadle.tracer.promote import as_operand, is_operand
 from treadle.tracer.region import RegionTrace
-from treadle.tracer.tensor import Tensor
+from treadle.tracer.tensor import Tensor, as_result_of
 from treadle.tracer.trace import Trace
 
 _ORDERS = 3  # of a rule whose backward function calls the rule itself, in a trace
@@ -93,10 +93,10 @@ def _apart(x: Tensor) -> Tensor:
     """`x` in storage of its own, without a history."""
     if modes.trace is not None:
         trace = modes.trace
-        return trace.new(trace._inactive(trace.value_of(x)), x.weak)
+        return as_result_of(trace.new(trace._inactive(trace.value_of(x)), x.weak), x)
     found = clone(x.detach())
     found.weak = x.weak
-    return found
+    return as_result_of(found, x)
 
 
 def _same(x: Tensor, y: Tensor) -> bool:
@@ -109,13 +109,14 @@ def _same(x: Tensor, y: Tensor) -> bool:
 class _RuleNode(Node):
     """A node that calls a rule. `rule` is let go of with what it keeps."""
 
-    __slots__ = ("label", "own", "rule", "saved", "shown")
+    __slots__ = ("kinds", "label", "own", "rule", "saved", "shown")
 
     label: str
     rule: Rule
     saved: tuple[Saved | int, ...]  # what was kept; a number: that result
     own: tuple[Saved, ...]  # the float results
     shown: tuple[bool, ...]  # which inputs are operands of the node
+    kinds: tuple[Sequence[type[Tensor]], Sequence[type[Tensor]]]  # classes: of results, of kept
 
     def pulled(
         self, cts: Sequence[Tensor | None], needed: Sequence[bool]
@@ -134,7 +135,10 @@ class _RuleNode(Node):
         wanted = iter(needed)
         asked = [shown and next(wanted) for shown in self.shown]
         given = [_zeros(s) if ct is None else ct for ct, s in zip(cts, self.own, strict=True)]
-        kept = [self._unpacked(s) for s in self.saved]
+        given = [_of_class(x, k) for x, k in zip(given, self.kinds[0], strict=True)]
+        kept = [
+            _of_class(self._unpacked(s), k) for s, k in zip(self.saved, self.kinds[1], strict=True)
+        ]
         grads = self.rule.backward(kept, given, asked)
         operands = iter(self.args)
         found: list[Tensor | None] = []
@@ -157,6 +161,15 @@ class _RuleNode(Node):
     @property
     def name(self) -> str:
         return self.label
+
+
+def _of_class(x: Tensor, kind: type[Tensor]) -> Tensor:
+    """`x` as a tensor of the class that the forward function had."""
+    if type(x) is kind:
+        return x
+    found = Tensor(x.cell, x.maps, x.history, x.type, x.weak)
+    found.__class__ = kind
+    return found
 
 
 def _zeros(saved: Saved) -> Tensor:
@@ -183,6 +196,10 @@ def _eager(rule: Rule, inputs: Sequence[Tensor], asked: Sequence[bool]) -> list[
         next((k for k, n in enumerate(floats) if _same(x, made.results[n])), s)
         for x, s in zip(made.kept, saved, strict=True)
     )
+    node.kinds = (
+        [made.results[n].result_class for n in floats],
+        [x.result_class for x in made.kept],
+    )
     for k, n in enumerate(floats):
         results[n].history.made_by((node, k), results[n].cell.version)
     return results
@@ -201,7 +218,7 @@ def _never(cts: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
 
 def _variable(x: Tensor) -> Tensor:
     history = History.of_variable(len(x.maps), tape.edge_of(x))
-    return Tensor(x.cell, x.maps, history, x.type, x.weak)
+    return as_result_of(Tensor(x.cell, x.maps, history, x.type, x.weak), x)
 
 
 def _check_eager_reads(rule: Rule, made: Made, own: set[History]) -> None:
@@ -269,7 +286,7 @@ def _traced(
     results: list[Tensor] = []
     for n, x in enumerate(made.results):
         if n in attached:
-            found = trace.new(attached[n], x.weak)
+            found = as_result_of(trace.new(attached[n], x.weak), x)
             trace.track([found])
         else:
             found = _apart(x)
@@ -334,8 +351,8 @@ def _attach(
     region.check_grads()
     if region.state():
         raise GradientError(
-            f"{region.what} changes a tensor from outside; it runs only where a gradient is asked "
-            "for: return what it computes, or change the tensor elsewhere"
+            f"{region.what} changes a tensor from outside, or draws random numbers; it runs only "
+            "where a gradient is asked for: do that in the forward function, and keep what it gives"
         )
     function = region.function([*params[0], *region.imports.values(), *params[1]], results)
     if not given:
@@ -349,7 +366,7 @@ def _attach(
 
 def _entering(region: RegionTrace, name: str, value: Value, like: Tensor) -> Tensor:
     """A parameter of a derivative, for a result or its cotangent."""
-    found = region.entering(value.type, name, True, True)
+    found = as_result_of(region.entering(value.type, name, True, True), like)
     found.weak = like.weak
     return found
 
