@@ -86,7 +86,7 @@ from treadle.tracer.traceback import open_doors as _open_doors, opened as _opene
 from treadle.tracer.watching import watch, watching
 
 if _TYPE_CHECKING:
-    from treadle import data as data, testing as testing
+    from treadle import data as data, testing as testing, torch as torch
     from treadle.definition import define as define, function as function
     from treadle.graph import Graph as Graph, load_graph as load_graph, trace as trace
 
@@ -106,7 +106,7 @@ _LATE = {
 def __getattr__(name: str) -> _Any:
     """`treadle.data` and others are imported when they are first used: a tenth of the import's
     time."""
-    if name in ("data", "testing"):
+    if name in ("data", "testing", "torch"):
         return _import_module(f"treadle.{name}")
     if name in _LATE:
         return getattr(_import_module(_LATE[name]), name)
