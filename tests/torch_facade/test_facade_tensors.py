@@ -169,6 +169,13 @@ def test_grad_modes() -> None:
         assert (w * 2).requires_grad
     with torch.set_grad_enabled(False):
         assert not (w * 2).requires_grad
+    assert not torch.no_grad(lambda: w * 2)().requires_grad
+    assert torch.inference_mode(False)(lambda: w * 2)().requires_grad
+    assert not torch.set_grad_enabled(False)(lambda: w * 2)().requires_grad
+    assert torch.is_grad_enabled()
+    torch.set_grad_enabled(False)
+    assert not torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
     assert torch.is_grad_enabled()
 
 
@@ -262,7 +269,7 @@ def test_a_module_is_compiled_as_one() -> None:
 # --- data ------------------------------------------------------------------------------------
 
 
-class Squares(Dataset):
+class Squares(Dataset[int]):
     def __len__(self) -> int:
         return 10
 
@@ -272,7 +279,8 @@ class Squares(Dataset):
 
 def test_batches_are_the_facades() -> None:
     pair = next(iter(DataLoader(TensorDataset(torch.ones(4, 2), torch.arange(4)), batch_size=2)))
-    batch = next(iter(DataLoader(Squares(), batch_size=5, pin_memory=True)))
+    loader = DataLoader(Squares(), batch_size=5, pin_memory=True, worker_init_fn=None)
+    batch = next(iter(loader))
     assert kinds(*pair, *batch.values()) == {torch.Tensor} and batch["x"].size() == (5, 1)
 
 

@@ -41,12 +41,13 @@ from treadle.torch import (
 )
 from treadle.torch.compiling import compile
 from treadle.torch.device import checked_device as _checked_device, device
+from treadle.torch.grad_modes import inference_mode, no_grad, set_grad_enabled
 from treadle.torch.names import missing as _missing
 from treadle.torch.serialization import load, save
 from treadle.torch.tensor import Size, Tensor
 from treadle.tracer.errors import located as _located
 from treadle.tracer.generator import Generator as _Generator
-from treadle.tracer.modes import enable_grad, is_grad_enabled, modes as _modes, no_grad
+from treadle.tracer.modes import enable_grad, is_grad_enabled
 from treadle.tracer.tensor import Tensor as _Tensor
 
 for _module in (
@@ -70,32 +71,6 @@ e = __import__("math").e
 newaxis = None
 contiguous_format = preserve_format = "contiguous"
 strided = "strided"
-
-
-class inference_mode(no_grad):  # noqa: N801
-    """`no_grad`; `inference_mode(False)` changes nothing."""
-
-    def __init__(self, mode: Any = True) -> None:
-        super().__init__()
-        self._mode = mode
-
-    def __enter__(self) -> None:
-        self._before.append(_modes.grad)
-        if self._mode:
-            _modes.grad = False
-
-
-class set_grad_enabled(inference_mode):  # noqa: N801
-    """Sets the grad mode: at once, and until the end of the block where it begins one."""
-
-    def __init__(self, mode: Any) -> None:
-        super().__init__(mode)
-        self._old = _modes.grad
-        _modes.grad = mode is True or mode == 1
-
-    def __enter__(self) -> None:
-        self._before.append(self._old)
-        _modes.grad = self._mode is True or self._mode == 1
 
 
 def Generator(device: Any = "cpu") -> _Generator:

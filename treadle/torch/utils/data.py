@@ -9,7 +9,7 @@ import treadle
 from treadle.nn.data import (
     ConcatDataset,
     DataLoader as _DataLoader,
-    Dataset,
+    Dataset as _Dataset,
     Subset,
     TensorDataset,
     default_collate as _default_collate,
@@ -25,7 +25,15 @@ __all__ = [
     "random_split",
 ]  # fmt: skip
 
-_IGNORED = ("persistent_workers", "pin_memory", "pin_memory_device")
+_IGNORED = ("in_order", "persistent_workers", "pin_memory", "pin_memory_device")
+_NOT_THERE = ("multiprocessing_context", "worker_init_fn")  # None, their default, asks for nothing
+
+
+class Dataset(_Dataset):
+    """Base of datasets; `Dataset[T]` is the same class."""
+
+    def __class_getitem__(cls, item: Any) -> type[Dataset]:
+        return cls
 
 
 class DataLoader(_DataLoader):
@@ -37,6 +45,9 @@ class DataLoader(_DataLoader):
 
     def __init__(self, dataset: Any, batch_size: Any = 1, shuffle: Any = False, **kwargs: Any):
         options = {k: v for k, v in kwargs.items() if k not in _IGNORED}
+        for name in _NOT_THERE:
+            if name in options and options[name] is None:
+                del options[name]
         generator = options.pop("generator", None)
         if generator is not None:
             options["seed"] = _seed_of(generator)
