@@ -9,6 +9,7 @@ from treadle.ir.types import shape_text
 from treadle.nn.functional.reduction import reduced, same_shape, weighted_mean
 from treadle.tracer import api
 from treadle.tracer.api.arguments import array_function, flag, option, real
+from treadle.tracer.custom import custom_vjp
 from treadle.tracer.promote import Operand, as_operand, promote
 from treadle.tracer.tensor import Tensor
 
@@ -120,25 +121,36 @@ def binary_cross_entropy(
     """
     x, y = _pair("binary_cross_entropy", input, target)
     api.check((x >= 0) & (x <= 1), "an input of binary_cross_entropy is outside of [0, 1]")
-    inside = x * (1 - x) >= _STEEPEST
-    between = api.where(inside, x, 0.5)
-    losses = api.where(inside, _surprise(between, y), _at_an_end(x, y))
-    return reduced(_times(losses, weight), reduction)
+    return reduced(_times(_entropy(x, y), weight), reduction)
 
 
 # The least x (1 - x) that the gradient divides by: PyTorch's 1e-12, a float32 for all dtypes.
 _STEEPEST = 9.999999960041972e-13
 
 
-def _surprise(x: Tensor, y: Tensor) -> Tensor:
-    one, other = (api.maximum(p, -100.0) for p in (api.log(x), api.log1p(-x)))
+def _bounded_logs(x: Tensor) -> tuple[Tensor, Tensor]:
+    """log(x) and log(1 - x), at least -100."""
+    return api.maximum(api.log(x), -100.0), api.maximum(api.log1p(-x), -100.0)
+
+
+@custom_vjp
+def _entropy(x: Tensor, y: Tensor) -> Tensor:
+    one, other = _bounded_logs(x)
     return -(y * one + (1 - y) * other)
 
 
-def _at_an_end(x: Tensor, y: Tensor) -> Tensor:
-    """The loss next to 0 and 1, where its slope is (x - y) / 1e-12."""
-    rising = (0.5 * x - y.detach()) * x / _STEEPEST
-    return _surprise(x.detach(), y) + (rising - rising.detach())
+def _entropy_forward(x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    return _entropy(x, y), (x, y)
+
+
+def _entropy_backward(xy: tuple[Tensor, Tensor], ct: Tensor) -> tuple[Tensor, Tensor]:
+    x, y = xy
+    one, other = _bounded_logs(x)
+    slope = (x - y) / api.maximum(x * (1 - x), _STEEPEST)
+    return ct * slope, ct * (other - one)
+
+
+_entropy.defvjp(_entropy_forward, _entropy_backward)
 
 
 @array_function
