@@ -245,6 +245,7 @@ class Slow:
     def __getitem__(self, index):
         time.sleep(0.05)
         return index
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits none
 threading.Timer(1.0, lambda: os.killpg(0, signal.SIGINT)).start()
 try:
     for _ in DataLoader(Slow(), 2, num_workers=2): pass
