@@ -112,9 +112,12 @@ class _Channels:
         finish = finish_function(self.state, self.name, self.instr, plan)
         w = self.state.module.function(f"{self.name}_tile", VOID, KERNEL_PARAMS, internal=True)
         down, across = -(-what.images // plan.images), -(-what.high.positions // plan.span)
-        column, rest = w.urem(w.args[1], down * across), w.udiv(w.args[1], down * across)
-        panels = self.rows // plan.nr
-        row, group = w.mul(w.urem(rest, panels), plan.nr), w.udiv(rest, panels)
+        columns, panels = down * across, self.rows // plan.nr
+        inner, outer = (panels, columns) if plan.panels_first else (columns, panels)
+        first, rest = w.urem(w.args[1], inner), w.udiv(w.args[1], inner)
+        second, group = w.urem(rest, outer), w.udiv(rest, outer)
+        panel, column = (first, second) if plan.panels_first else (second, first)
+        row = w.mul(panel, plan.nr)
         rows = w.binary("llvm.smin", w.sub(w.int(what.rows), row), plan.nr)
         image = w.mul(w.udiv(column, across), plan.images)
         images = w.binary("llvm.smin", w.sub(w.int(what.images), image), plan.images)
