@@ -115,6 +115,7 @@ run, done = Run(seed=int(sys.argv[1]), workers=2), 0
 if Path({path!r}).exists():
     done = treadle.load_checkpoint({path!r}, **run.parts())["steps"]
 for step in range(done + 1, {steps} + 1):
+    sys.stdin.readline()
     run.go(1)
     treadle.save_checkpoint({path!r}, **run.parts(), extra={{"steps": step}})
     print(step, flush=True)
@@ -131,12 +132,16 @@ def test_a_run_killed_again_and_again_ends_with_the_weights_of_one_that_was_not(
     seen = 0
     for attempt in range(4):
         command = [sys.executable, "-c", script, str(attempt)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
+        count = int(rng.integers(4, 10)) if attempt < 3 else steps  # that it may take
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write("\n" * count)
+            process.stdin.flush()
             if attempt < 3:
-                for _ in range(int(rng.integers(3, 9))):
+                for _ in range(count - 2):
                     seen = int(process.stdout.readline())
-                time.sleep(rng.uniform(0, 0.03))
+                time.sleep(rng.uniform(0, 0.02))
                 process.send_signal(signal.SIGKILL)
             process.communicate()
         assert process.returncode == (-signal.SIGKILL if attempt < 3 else 0)
