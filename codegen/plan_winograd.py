@@ -34,6 +34,7 @@ from treadle.ir.types import DType, float32
 
 _OWN: Final = 1 << 20  # bytes of V and M: most of an L2 cache
 _SHARED: Final = 12 << 20  # bytes of U: a part of the L3 cache
+_STAYS: Final = 4 << 20  # bytes of U that are still in a cache when they are read
 _ENOUGH: Final = 4  # tiles, for whatever threads there are
 _PAGE: Final = 1024  # elements: what is so far apart shares sets of the first-level cache
 _LINE: Final = 16  # elements of a cache line
@@ -44,6 +45,7 @@ _LINE: Final = 16  # elements of a cache line
 _IN: Final = {2: 80, 4: 330}
 _OUT: Final = {2: 60, 4: 200}
 _WEIGHTS: Final = {2: 75, 4: 130}
+_CROSSING: Final = 5  # bytes of U for one of them, where they go to memory and come back
 _PRODUCT: Final = 1.12  # for each of those of the products of matrices
 _DIRECT: Final = 2.0  # for each cycle that the direct algorithm's plan counts
 
@@ -245,6 +247,8 @@ def _pieces(
     shapes += [(n, high) for n in range(2, what.images + 1)]
     narrow = 0.25 + 0.75 * squares / lanes
     weights = what.groups * what.channels * rounds * down * _WEIGHTS[m]
+    nbytes = what.groups * products * what.channels * rounds * down * mr * 4
+    weights += nbytes // _CROSSING if nbytes > _STAYS else 0
     best: tuple[float, tuple[int, int, int, float]] | None = None
     for images, span in shapes:
         columns = images * span * wide

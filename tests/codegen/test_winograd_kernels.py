@@ -21,7 +21,7 @@ from treadle.ir.ops.convolution import ConvAttrs, ConvGradAttrs
 from treadle.ir.types import DType, type_of_array
 from treadle.passes import convolution, expand, fuse
 from treadle.passes.manager import run_pipeline
-from treadle.runtime.native import load
+from treadle.runtime.native import assembly, load
 
 FAMILIES = [named(n) for n in NAMES if named(n).runs_here()]
 Shape = tuple[int, ...]
@@ -314,3 +314,29 @@ def test_what_is_no_three_by_three_by_ones_stays_direct() -> None:
     a = ConvAttrs((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
     code = native(function_of(get_op("conv"), a, wide), FAMILIES[-1], 4)
     assert not isinstance(code.plan.kernels[0].body, WinogradPlan)
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_neon_multiplies_and_transforms_in_vectors(m: int) -> None:
+    data, weight, a = operands((2, 16, 20, 20), 24, ((1, 1), (1, 1)))
+    target, fn = named("neon"), function_of(get_op("conv"), a, [data, weight])
+    kernels = run_pipeline(fn, (convolution.PASS, expand.PASS, fuse.PASS), [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "plan_winograd", forced(m))
+        _, chosen, emitted = emitted_for(kernels, target, winograd=m)
+    assert isinstance(chosen.kernels[0].body, WinogradPlan)
+    text = assembly(emitted.ir, target)
+    assert text.count("fmla") > 50
+    assert text.count(".4s") > 20 * text.count("fmadd")
+
+
+def test_the_plan_prints_both_counts_of_cycles() -> None:
+    data, weight, a = operands((8, 64, 56, 56), 64, ((1, 1), (1, 1)))
+    fn = function_of(get_op("conv"), a, [data, weight])
+    kernels = run_pipeline(fn, (convolution.PASS, expand.PASS, fuse.PASS), [])
+    for target in map(named, NAMES):
+        for m in (2, 4):
+            text = str(emitted_for(kernels, target, winograd=m)[1])
+            assert f"winograd F({m}x{m}, 3x3): 64 channels, 3 x 3 taps, 64 rows" in text
+            assert "cycles, direct" in text
+        assert "winograd" not in str(emitted_for(kernels, target)[1])
