@@ -21,6 +21,7 @@ Pictures are in `treadle.examples.pictures`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ def arguments(name: str, about: str, epochs: int) -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="the folder with the files")
     parser.add_argument("--epochs", type=count, default=epochs, help=f"default {epochs}")
     parser.add_argument("--seed", type=int, default=0, help="default 0")
-    parser.add_argument("--out", type=Path, default=Path(), help="the folder for pictures: here")
+    parser.add_argument("--out", type=folder, default=Path(), help="the folder for pictures: here")
     add_peer(parser)
     return parser
 
@@ -66,6 +67,18 @@ def count(text: str) -> int:
     if found < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, found {found}")
     return found
+
+
+def folder(text: str) -> Path:
+    """A folder that can be written to, for argparse; made now, not after an hour of training."""
+    path = Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be made: {error}") from None
+    if not os.access(path, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path} cannot be written to")
+    return path
 
 
 @contextmanager

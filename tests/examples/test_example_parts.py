@@ -101,6 +101,17 @@ def test_wrong_arguments_and_files_are_a_line_and_an_exit_code(capsys: Any) -> N
         running.count("-1")
 
 
+def test_a_folder_for_pictures_is_made_before_anything_is_trained(
+    tmp_path: Path, capsys: Any
+) -> None:
+    parser = running.arguments("it", "about it", epochs=3)
+    assert parser.parse_args(["--out", str(tmp_path / "a" / "b")]).out.is_dir()
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--out", str(tmp_path / "file" / "pictures")])
+    assert "cannot be made" in capsys.readouterr().err
+
+
 def test_a_missing_peer_is_told_with_what_to_install(monkeypatch: Any) -> None:
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(name, name="torch")
