@@ -25,6 +25,7 @@ from treadle.ir.types import (
     uint8,
     uint32,
 )
+from treadle.ir.version import VERSION as _VERSION
 from treadle.torch import (
     autograd,
     combining as _combining,
@@ -57,7 +58,7 @@ for _module in (
         if _name not in _shaping.METHODS_ONLY:
             globals()[_name] = getattr(_module, _name)
 
-__version__ = _treadle.__version__
+__version__ = _VERSION
 
 bool = bool_
 double = float64
