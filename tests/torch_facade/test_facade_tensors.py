@@ -262,6 +262,13 @@ def test_a_module_is_compiled_as_one() -> None:
     compiled = torch.compile(model, mode="max-autotune")
     np.testing.assert_allclose(compiled(x).detach(), model(x).detach(), rtol=1e-5, atol=1e-6)
     assert compiled.training and list(compiled.state_dict()) == ["0.weight", "0.bias"]
+    before = model(x).detach()
+    model.compile()
+    for _ in range(2):
+        np.testing.assert_allclose(model(x).detach(), before, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        model[0].bias.zero_()
+    assert not torch.allclose(model(x), before)
     with pytest.raises(ValueError, match="no other backends"):
         torch.compile(model, backend=lambda graph, inputs: graph)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module as _import_module
+from math import e, inf, nan, pi
 from typing import Any
 
 import treadle as _treadle
@@ -65,10 +66,6 @@ double = float64
 float = float32
 int = int32
 long = int64
-inf = __import__("math").inf
-nan = __import__("math").nan
-pi = __import__("math").pi
-e = __import__("math").e
 newaxis = None
 contiguous_format = preserve_format = "contiguous"
 strided = "strided"

@@ -125,12 +125,12 @@ _MAY_WRITE = frozenset(
 def _layer(name: str, base: type[_Module]) -> type[_Module]:
     """The subclass of one of Treadle's layers."""
     given = base.__init__
-
     takes = inspect.signature(given).parameters
     kinds = [p.kind for p in takes.values()]
     places = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) - 1
     anything = inspect.Parameter.VAR_KEYWORD in kinds  # a layer without options of its own
     writes = name in _MAY_WRITE and "inplace" not in takes
+    takes_dtype = "dtype" in takes
 
     @functools.wraps(given)
     def init(self: Any, *args: Any, device: Any = None, dtype: Any = None, **kwargs: Any) -> None:
@@ -139,7 +139,7 @@ def _layer(name: str, base: type[_Module]) -> type[_Module]:
             args = args[:places]
         if anything and kwargs:
             raise TypeError(f"{name}() of treadle.torch takes no keyword {next(iter(kwargs))!r}")
-        options = dict(kwargs) if dtype is None or not _takes_dtype else {**kwargs, "dtype": dtype}
+        options = kwargs if dtype is None or not takes_dtype else {**kwargs, "dtype": dtype}
         try:
             super(made, self).__init__(*args, **options)
         except TypeError as error:
@@ -147,10 +147,9 @@ def _layer(name: str, base: type[_Module]) -> type[_Module]:
             if told is None:
                 raise
             raise told from error
-        if device is not None or (dtype is not None and not _takes_dtype):
+        if device is not None or (dtype is not None and not takes_dtype):
             self.to(device, dtype)
 
-    _takes_dtype = "dtype" in takes
     made: type[_Module] = type(
         name,
         (Module, base),
