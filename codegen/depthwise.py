@@ -58,8 +58,8 @@ class _Depthwise:
             images = self._moved(g, (n, what.a[0])), self._moved(x, (n, what.b[0]))
             for place, found in zip(places, self._image(*images, down), strict=True):
                 w.store(w.fadd(w.load(row, place), found), place)
-        for n, place in enumerate(places):
-            tap = down[n // len(self.across)], n % len(self.across)
+        for k, place in enumerate(places):
+            tap = down[k // len(self.across)], k % len(self.across)
             at = w.gep(to, tap[0] * what.c[4] + tap[1] * what.c[5], self.elem)
             w.store(w.fold_lanes(w.load(row, place), w.fadd), at)
 
