@@ -58,7 +58,8 @@ class Embedding(Module):
             raise located(
                 ShapeError(f"from_pretrained takes a table [rows, features], found {table.type}")
             )
-        made = cls(*table.shape, padding_idx=padding_idx, _weight=table)
+        rows, features = table.shape
+        made = cls(rows, features, padding_idx=padding_idx, _weight=table)
         made.weight.requires_grad_(not freeze)
         return made
 
