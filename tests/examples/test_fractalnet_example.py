@@ -37,11 +37,13 @@ def test_it_trains_and_reads_by_every_architecture(
     images = lenet.load(None)
     few = lenet.Images(images.train_x[:512], images.train_y[:512], images.test_x, images.test_y)
     monkeypatch.setattr(lenet, "load", lambda folder: few)
+    monkeypatch.setattr(fractalnet, "COLUMNS", 2)
+    monkeypatch.setattr(fractalnet, "WIDTHS", (8, 16))
     assert fractalnet.main(["--epochs", "2", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     losses = [float(n) for n in re.findall(r"Treadle, epoch .*mean loss (\S+)", out)]
     assert losses[1] < losses[0]
-    for row in ("the whole net", "column 2, 12 convolutions", "even or odd, by the first block"):
+    for row in ("the whole net", "column 1, 4 convolutions", "even or odd, by the first block"):
         assert row in out
     assert read_image(tmp_path / "fractalnet.png").shape[0] == 3
 
