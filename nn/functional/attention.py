@@ -25,6 +25,7 @@ def scaled_dot_product_attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
+    enable_gqa: bool = False,
     *,
     dropout_key: Tensor | Generator | None = None,
 ) -> Tensor:
@@ -33,7 +34,8 @@ def scaled_dot_product_attention(
     `query` [.., T, D], `key` [.., S, D], `value` [.., S, E], floats; their batch axes broadcast;
     the result is [.., T, E]. `attn_mask` broadcasts to [.., T, S]: bools are True where a key takes
     part, floats are added. `is_causal`: query t sees keys 0 to t; there is no mask then. `scale` is
-    1 / sqrt(D) unless given. A query that sees no key gets zeros.
+    1 / sqrt(D) unless given. A query that sees no key gets zeros. `enable_gqa`: each head of keys
+    and values (axis -3) serves as many neighbouring heads of queries as their numbers say.
 
     `dropout_p` leaves out weights with that probability and scales the others by 1 / (1 - p), as
     `dropout` does, in every call: pass 0 outside of training. The matrix of weights is made then.
@@ -51,6 +53,8 @@ def scaled_dot_product_attention(
     if min(q.ndim, k.ndim, v.ndim) < 2:
         listed = ", ".join(shape_text(x.shape) for x in (q, k, v))
         raise ShapeError(f"query, key and value need two axes or more, found {listed}")
+    if flag("enable_gqa", enable_gqa):
+        k, v = (_for_all_heads(x, q) for x in (k, v))
     mask = () if attn_mask is None else (_mask(attn_mask, q),)
     batch = broadcast_shapes(*(x.shape[:-2] for x in (q, k, v, *mask)))
     q, k, v = (api.broadcast_to(x, cast(Any, (*batch, *x.shape[-2:]))) for x in (q, k, v))
@@ -59,6 +63,16 @@ def scaled_dot_product_attention(
         weights = _weights(q * factor, k, mask[0] if mask else None, causal)
         return dropout(weights, left_out, key=dropout_key) @ v
     return apply("attention", q, k, v, *mask, scale=factor, causal=causal)
+
+
+def _for_all_heads(x: Tensor, q: Tensor) -> Tensor:
+    """Each head of `x` as often as `q` has heads for it. Raises ShapeError where that is none."""
+    if min(x.ndim, q.ndim) < 3 or not x.shape[-3] or q.shape[-3] % x.shape[-3]:
+        raise ShapeError(
+            "enable_gqa needs heads on axis -3, those of queries a multiple of those of keys and "
+            f"values, found {shape_text(q.shape)} and {shape_text(x.shape)}"
+        )
+    return api.repeat(x, q.shape[-3] // x.shape[-3], axis=-3)
 
 
 def _weights(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> Tensor:

@@ -178,6 +178,8 @@ def test_mistakes_are_named() -> None:
     q, k, v = (treadle.tensor(x) for x in drawn(4, 5))
     with pytest.raises(treadle.ArgumentError, match=r"found 1\.5"):
         attention(q, k, v, dropout_p=1.5)
+    with pytest.raises(treadle.ShapeError, match="enable_gqa needs heads on axis -3"):
+        attention(q, k[:, :2], v[:, :2], enable_gqa=True)
     with pytest.raises(treadle.ArgumentError, match="must be None where is_causal"):
         attention(q, k, v, treadle.ones((4, 5)), is_causal=True)
     with pytest.raises(treadle.DTypeError, match="attn_mask must be bool or float"):

@@ -30,6 +30,12 @@ CASES = [
     _case("scaled_dot_product_attention-float-mask", (*_BATCH, normal(4, 5))),
     _case("scaled_dot_product_attention-causal", _SQUARE, is_causal=True),
     _case("scaled_dot_product_attention-causal-wide", _BATCH, is_causal=True),
+    _case(
+        "scaled_dot_product_attention-fewer-keys",
+        (normal(2, 6, 4, 3), normal(2, 2, 5, 3), normal(2, 2, 5, 3)),
+        twice=False,
+        enable_gqa=True,
+    ),
     _case("scaled_dot_product_attention-scaled", _BATCH, scale=0.3),
     _case(
         "scaled_dot_product_attention-long",
