@@ -14,6 +14,8 @@ class LSTM(nn.Module):
     """An embedding, one LSTM layer, one linear layer."""
 
     context: int | None = None  # how many tokens `next` can look back at; None where no limit is
+    h: Tensor
+    c: Tensor
 
     def __init__(self, characters: int, embedding: int = 64, width: int = 256) -> None:
         super().__init__()
@@ -42,6 +44,9 @@ class LSTM(nn.Module):
 
 class Attention(nn.Module):
     """Causal self-attention that keeps the keys and values of the tokens before."""
+
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, width: int, heads: int, context: int) -> None:
         super().__init__()
@@ -139,6 +144,7 @@ class GPT(nn.Module):
         what `forward` computes, from the keys and values that the places before have left."""
         x = self.tokens(token) + self.places(place)
         for block in self.blocks:
+            assert isinstance(block, Block)
             x = block.next(x, place)
         scores: Tensor = self.head(self.norm(x))
         return scores

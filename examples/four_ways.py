@@ -81,6 +81,7 @@ class Exp(treadle.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Tensor:
+        y: Tensor
         (y,) = ctx.saved_tensors
         return dy * y
 

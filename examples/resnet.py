@@ -148,7 +148,8 @@ def make_step(model: nn.Module) -> Callable[[Array, Array], Tensor]:
 
     def trained(x: Array, y: Array) -> Tensor:
         model.train()
-        return step(x, y)
+        loss: Tensor = step(x, y)
+        return loss
 
     return trained
 
@@ -223,8 +224,9 @@ def main(argv: list[str] | None = None) -> int:
     columns = {"Treadle": ours}
     print(spoken(scores, y, classes))
     if args.peer:
-        program = running.torch_program("resnet").program(weights, _RATE, _MOMENTUM, _DECAY)
-        theirs, expected = column("PyTorch", *reversed(program), (x, y), args.steps)
+        program = running.torch_program("resnet").program
+        step, other = program(weights, _RATE, _MOMENTUM, _DECAY)
+        theirs, expected = column("PyTorch", other, step, (x, y), args.steps)
         columns["PyTorch"] = theirs
         apart = np.abs(scores - expected).max() / np.abs(expected).max()
         print(f"\nlargest difference of the scores: {apart:.1e} of the largest score")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -107,7 +107,7 @@ class Trace:
         self._shown: dict[tuple[Value, Maps], Value] = {}
         self._spent: set[Instr] = set()
 
-    def __enter__(self) -> Trace:
+    def __enter__(self) -> Self:
         if modes.trace is not None:
             raise TraceError("a trace is running on this thread already; an inner jit is inlined")
         modes.trace = self
