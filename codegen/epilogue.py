@@ -21,7 +21,6 @@ from treadle.codegen.product import Frame
 from treadle.codegen.regions import Region
 from treadle.codegen.scope import RegionCode
 from treadle.ir.graph import Instr, Value
-from treadle.ir.tails import has_tail, keeps_first
 
 
 def holder(instr: Instr) -> int:
@@ -61,7 +60,7 @@ def _code(
 ) -> RegionCode:
     frame = Frame(w, w.args[0])
     fields = Context(w, frame.get("ctx"))
-    outputs = epilogue_results(instr, frame, fields)
+    outputs = epilogue_results(instr, fields)
     inputs: dict[Value, Val] = {region.fn.inputs[0]: outputs[holder(instr)]}
     for n, value in enumerate(region.fn.inputs[1:], 2):
         inputs[value] = fields.operand(n)
@@ -80,12 +79,10 @@ def _code(
     )
 
 
-def epilogue_results(instr: Instr, frame: Frame, fields: Context) -> tuple[Val, ...]:
-    """Where the epilogue's results lie; one that is left out stands in the frame."""
+def epilogue_results(instr: Instr, fields: Context) -> tuple[Val, ...]:
+    """Where the epilogue's results lie; those of a tail come behind them."""
     first, count = len(instr.args), len(instr.regions[0].results)
-    if not has_tail(instr) or keeps_first(instr):
-        return tuple(fields.operand(first + n) for n in range(count))
-    return (frame.get("c"), *(fields.operand(first + n) for n in range(count - 1)))
+    return tuple(fields.operand(first + n) for n in range(count))
 
 
 def product_spans(plan: ContractPlan, w: FunctionWriter, frame: Frame) -> Bounds:

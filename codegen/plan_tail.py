@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from treadle.codegen.plan_fused import FusedPlan, plan_fused
@@ -11,26 +10,18 @@ from treadle.codegen.regions import Region
 from treadle.codegen.target import Target
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr
-from treadle.ir.tails import has_tail, keeps_first, tail_of
+from treadle.ir.tails import has_tail, tail_of
 from treadle.ir.types import Shape
 
 
 @dataclass(frozen=True, slots=True)
 class TailPlan:
     """`loops`: images, channels and pieces of `lines` of the product each by themselves, then what
-    is inside of a piece. `product`: its shape. `alone`: the product is kept in a tile's memory."""
+    is inside of a piece. `product`: its shape."""
 
     loops: FusedPlan
     lines: int
     product: Shape
-    alone: bool
-
-    def __str__(self) -> str:
-        kept = ", in place of the product" if self.alone else ""
-        return (
-            f"tail of {self.lines} lines in {self.loops.scheme}, {self.loops.lanes} lanes, tail "
-            f"{self.loops.tail}{kept}"
-        )
 
 
 def plan_tail(instr: Instr, target: Target) -> TailPlan | None:
@@ -44,17 +35,10 @@ def plan_tail(instr: Instr, target: Target) -> TailPlan | None:
     assert not loops.stored and loops.sweep is None, "a tail keeps nothing between passes"
     sizes = [d.size for d in loops.dims if isinstance(d.size, int)]
     loops = replace(loops, turned=(), tiling=whole(sizes, 0))
-    return TailPlan(loops, found.lines, product, not keeps_first(instr))
+    return TailPlan(loops, found.lines, product)
 
 
 def region_of_tail(region: Function, product: Shape) -> Region:
     """The tail, analysed."""
     found = tail_of(region, product)
     return Region(region, found.space, found.reduced)
-
-
-def whole_pieces(tail: TailPlan | None, spans: Iterable[int], all_lines: int) -> list[int]:
-    """Of numbers of lines in a tile those that end with a piece, or take all."""
-    if tail is None:
-        return list(spans)
-    return [n for n in spans if n % tail.lines == 0 or n == all_lines]

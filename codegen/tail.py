@@ -27,7 +27,7 @@ def tail_function(state: Emission, name: str, instr: Instr, plan: TailPlan) -> V
     region = region_of_tail(instr.regions[1], plan.product)
     frame = Frame(w, w.args[0])
     fields = Context(w, frame.get("ctx"))
-    made = epilogue_results(instr, frame, fields)
+    made = epilogue_results(instr, fields)
     inputs: dict[Value, Val] = dict(zip(region.fn.inputs, made, strict=False))
     for n, value in enumerate(region.fn.inputs[len(made) :], 1 + len(instr.regions[0].params)):
         inputs[value] = fields.operand(n)

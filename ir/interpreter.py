@@ -165,9 +165,7 @@ def _finished(instr: Instr, args: Sequence[Array]) -> Sequence[Array]:
     done = _run(instr.regions[0], [*product, *args[2:behind]])
     if len(instr.regions) == 1:
         return done
-    more = _run(instr.regions[1], [*done, *args[behind:]])
-    left_out = len(done) + len(more) - len(instr.results)
-    return [*done[left_out:], *more]
+    return [*done, *_run(instr.regions[1], [*done, *args[behind:]])]
 
 
 def _run_table(region: Function, args: Sequence[Array]) -> list[Array]:

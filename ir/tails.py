@@ -4,9 +4,7 @@
 
   1. The product is [image, channel, line, position], all sizes fixed.
   2. The tail's first parameters are the epilogue's results, in order; the others are the last
-     operands of the instruction. The instruction's results are the epilogue's, of which the first
-     may be left out, then the tail's. Left out, it is nowhere but in the memory of a tile, and it
-     has the product's dtype.
+     operands of the instruction. The instruction's results are the epilogue's, then the tail's.
   3. A tail that reduces has the space [image, channel, piece, lines of a piece, position], under
      which it sees arrays of the product's shape, and reduces the last two axes.
   4. Any other is a map over windows, [image, channel, window, window], which reads arrays of the
@@ -41,12 +39,6 @@ class Tail:
 def has_tail(instr: Instr) -> bool:
     """Is `instr` a contraction with a tail?"""
     return instr.op.name == "contract" and len(instr.regions) == 2
-
-
-def keeps_first(instr: Instr) -> bool:
-    """Is the first result of the epilogue a result of the contraction too?"""
-    made = sum(len(region.results) for region in instr.regions)
-    return len(instr.results) == made
 
 
 def tail_of(region: Function, product: Shape) -> Tail:

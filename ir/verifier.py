@@ -194,7 +194,6 @@ def _region_types(instr: Instr) -> Iterator[Fault]:
         passed, outputs = outputs, (*outputs, *tail.outputs)
         taken[len(params) :] = [*(v.type for v in passed), *taken[len(params) :]]
         params = (*params, *tail.inputs)
-        outputs = outputs[1:] if len(instr.results) == len(outputs) - 1 else outputs
     for what, expected, inner in (
         ("parameters", taken, params),
         ("results", [v.type for v in instr.results], outputs),

@@ -48,12 +48,10 @@ SMALL: Final = 256  # elements of a plane that is not worth a result of its own
 _CHAIN: Final = 12  # instructions that are computed under the pieces' shape
 _CHANNELS: Final = (0, 2, 3)
 
-CACHED: Final = 1 << 20
-"""Bytes of a result that a second-level cache holds until the next kernel reads it."""
-
-TAIL: Final = 512
-"""What a piece of a tail costs more than one of a loop of its own, in bytes of traffic: two calls
-and the lanes' addition in a tile, where nothing else runs meanwhile. See docs/decisions/0029."""
+CACHED: Final = 32 << 20
+"""Bytes of a last-level cache. A sweep over less than that finds the result there, and leaves it
+there for the next kernel, which would read it from memory in its place: measured, a tail costs what
+it saves then. See docs/decisions/0029."""
 
 
 @dataclass(slots=True)
@@ -225,7 +223,7 @@ def _emit(copier: Copier, group: _Group, ctx: PassContext) -> None:
     b, old = copier.builder, group.contract
     with b.at(old.loc):
         leaves = [_outside(b, copier.of(v), group.shape) for v in group.leaves]
-        epilogue = old.regions[0] if old.regions else _identity(old)
+        epilogue = old.regions[0] if old.regions else identity(old)
         region, names = _region(group, epilogue.outputs, old.results, leaves)
         args = [*(copier.of(a) for a in old.args), *leaves]
         types = [*(r.type for r in old.results), *(v.type for v in region.outputs)]
@@ -252,11 +250,7 @@ def _against(group: _Group) -> str | None:
     """Why the sums are better a loop of their own; None where they are better a tail."""
     nbytes = sum(bytes_of(r.type) for r in group.contract.results)
     if nbytes <= CACHED:
-        return f"{size_text(nbytes)} stay in the caches until they are read"
-    n, c, pieces, _, _ = group.shape
-    cost = TAIL * n * c * pieces  # type: ignore[operator]
-    if cost > nbytes:
-        return f"{pieces} pieces of a plane cost more than reading {size_text(nbytes)}"
+        return f"{size_text(nbytes)} are in the caches when the next kernel reads them"
     return None
 
 
@@ -264,7 +258,8 @@ def _saved(group: _Group) -> str:
     return size_text(sum(bytes_of(r.type) for r in group.contract.results))
 
 
-def _identity(contract: Instr) -> Function:
+def identity(contract: Instr) -> Function:
+    """An epilogue that leaves the product as it is."""
     inner = Builder("product")
     product = inner.param(contract.result.type, "product")
     return inner.finish([Result(product, "r0")])

@@ -21,6 +21,7 @@ What a legal region is, which code generation relies on, stands in `treadle.ir.r
   fuse_regions  clusters grow (on `fuse_graph`, which keeps them acyclic)
   fuse_build    what each region stores and what it computes again; the new Function
   recompute     what both weigh: bytes of traffic and of memory against operations
+  pool_tails    pools of convolutions become their tails
   fuse_table    equal flat maps that differ only in their length become one fused_table
 
 Pairs of neighbours that stayed apart are noted with the reason, and so is what became of each value
@@ -42,6 +43,7 @@ from treadle.passes import (
     fuse_shapes,
     fuse_split,
     fuse_table,
+    pool_tails,
     updates,
 )
 from treadle.passes.copier import Copier
@@ -60,7 +62,7 @@ def run(fn: Function, ctx: PassContext) -> Function:
     fn = fuse_split.run(channel_sums.run(fn, ctx))
     growth = Growth(fn)
     growth.grow()
-    fused = fuse_build.build(growth, ctx)
+    fused = pool_tails.run(fuse_build.build(growth, ctx), ctx)
     return fuse_table.run(fused, ctx)
 
 

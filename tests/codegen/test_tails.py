@@ -16,7 +16,7 @@ from treadle.ir.parser import parse_function
 from treadle.ir.regions import check_region
 from treadle.ir.types import TensorType, float32, float64
 from treadle.ir.verifier import verify
-from treadle.passes import channel_sums, convolution, expand, fuse
+from treadle.passes import channel_sums, convolution, expand, fuse, pool_tails
 from treadle.passes.manager import run_pipeline
 from treadle.runtime.native import load
 
@@ -26,7 +26,6 @@ FAMILIES = [named(n) for n in NAMES if named(n).runs_here()]
 @pytest.fixture(autouse=True)
 def tails_for_small_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel_sums, "CACHED", 0)
-    monkeypatch.setattr(channel_sums, "TAIL", 0)
 
 
 def statistics(
@@ -143,6 +142,33 @@ def test_an_illegal_tail_is_told(was: str, becomes: str, said: str | None) -> No
 
 
 def test_small_results_have_no_tail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channel_sums, "CACHED", 1 << 20)
+    monkeypatch.setattr(channel_sums, "CACHED", 32 << 20)
     code = native(statistics((2, 3, 16, 32), 4), FAMILIES[-1])
     assert all(len(i.regions) < 2 for i in code.kernels.instrs if i.op.name == "contract")
+
+
+@pytest.mark.parametrize("target", FAMILIES, ids=lambda t: t.name)
+@pytest.mark.parametrize("x", [(3, 5, 16, 40), (2, 4, 23, 25), (1, 3, 65, 33)])
+def test_a_pool_runs_over_the_tile(
+    x: tuple[int, ...], target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_tails, "CACHED", 0)
+    b = Builder("f")
+    data, w = (
+        b.param(TensorType(float32, x), "x"),
+        b.param(TensorType(float32, (9, x[1], 3, 3)), "w"),
+    )
+    windows: Any = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1)}
+    y = b.call("conv", data, w, **windows, groups=1)
+    pool: Any = {"axes": (2, 3), "kernel": (2, 2), "stride": (2, 2), "padding": ((0, 0),) * 2}
+    best, taps = b.call_multi("max_pool", b.add(y, 0.5), **pool, dilation=(1, 1))
+    fn = b.finish([Result(b.call("relu", best), "y"), Result(taps, "taps")])
+    code = native(fn, target)
+    assert [i.op.name for i in code.kernels.instrs if i.op.name != "reshape"] == ["contract"]
+    args = operands(fn)
+    found = code.results(*args)
+    want = interpret(code.kernels, args)
+    assert close(found[0], want[0], 4, 4 * (9 * x[1]) ** 0.5, args)
+    assert (found[1] == want[1]).mean() > 0.99
+    for one, more in zip(found, code.results(*args, threads=3), strict=True):
+        assert one.tobytes() == more.tobytes()
