@@ -71,11 +71,10 @@ def _sums(region: Function, product: Shape) -> Iterator[str]:
     """Rule 3."""
     spaces = {i.args[0].type.shape for i in region.instrs if isinstance(i.op.lower, Reduce)}
     space = next(iter(spaces))
-    pieces = space[2:4] if len(space) == 5 else ()
     if len(spaces) > 1 or len(space) != 5 or (*space[:2], space[4]) != (*product[:2], product[3]):
         yield f"a tail reduces pieces of the product {shape_text(product)}, found {spaces}"
         return
-    if pieces[0] * pieces[1] != product[2]:
+    if space[2] * space[3] != product[2]:
         yield f"a tail has all lines of the product {shape_text(product)}, found {spaces}"
     for inner in region.instrs:
         plain = isinstance(inner.op.lower, Scalar) or inner.op.name in ("const", "broadcast_to")
