@@ -6,19 +6,19 @@ from typing import Literal
 
 from treadle.nn import functional
 from treadle.nn.module import Module
-from treadle.nn.options import Options
+from treadle.nn.options import NoOptions, Options
 from treadle.nn.parameter import Parameter
 from treadle.tracer import api
 from treadle.tracer.tensor import Tensor
 
 
-class ReLU(Options):
+class ReLU(NoOptions):
     """max(x, 0)"""
 
     function = staticmethod(functional.relu)
 
 
-class ReLU6(Options):
+class ReLU6(NoOptions):
     """min(max(x, 0), 6)"""
 
     function = staticmethod(functional.relu6)
@@ -69,7 +69,7 @@ class CELU(Options):
         super().__init__(alpha=alpha)
 
 
-class SELU(Options):
+class SELU(NoOptions):
     """`functional.selu`"""
 
     function = staticmethod(functional.selu)
@@ -84,37 +84,37 @@ class GELU(Options):
         super().__init__(approximate=approximate)
 
 
-class SiLU(Options):
+class SiLU(NoOptions):
     """x * sigmoid(x)"""
 
     function = staticmethod(functional.silu)
 
 
-class Mish(Options):
+class Mish(NoOptions):
     """`functional.mish`"""
 
     function = staticmethod(functional.mish)
 
 
-class Sigmoid(Options):
+class Sigmoid(NoOptions):
     """1 / (1 + exp(-x))"""
 
     function = staticmethod(functional.sigmoid)
 
 
-class LogSigmoid(Options):
+class LogSigmoid(NoOptions):
     """`functional.logsigmoid`"""
 
     function = staticmethod(functional.logsigmoid)
 
 
-class Hardsigmoid(Options):
+class Hardsigmoid(NoOptions):
     """`functional.hardsigmoid`"""
 
     function = staticmethod(functional.hardsigmoid)
 
 
-class Tanh(Options):
+class Tanh(NoOptions):
     """`functional.tanh`"""
 
     function = staticmethod(functional.tanh)
@@ -129,7 +129,7 @@ class Hardtanh(Options):
         super().__init__(min_val=min_val, max_val=max_val)
 
 
-class Hardswish(Options):
+class Hardswish(NoOptions):
     """`functional.hardswish`"""
 
     function = staticmethod(functional.hardswish)
@@ -144,13 +144,13 @@ class Softplus(Options):
         super().__init__(beta=beta, threshold=threshold)
 
 
-class Softsign(Options):
+class Softsign(NoOptions):
     """`functional.softsign`"""
 
     function = staticmethod(functional.softsign)
 
 
-class Tanhshrink(Options):
+class Tanhshrink(NoOptions):
     """`functional.tanhshrink`"""
 
     function = staticmethod(functional.tanhshrink)

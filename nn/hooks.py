@@ -62,5 +62,6 @@ def name_layer(error: BaseException, module: Module) -> None:
         return
     notes = getattr(error, "__notes__", [])
     others = [n for n in notes if not n.startswith(_LAYER)]
-    first = repr(inner).partition("\n")[0]
+    first, _, inside = repr(inner).partition("\n")
+    first += "...)" if inside else ""  # what it consists of would be lines
     error.__notes__ = [*others, f"{_LAYER}{path}: {first}"]

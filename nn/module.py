@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,13 @@ from treadle.tracer.tensor import Tensor
 from treadle.tracer.traceback import leaving, open_constructor
 
 T = TypeVar("T")
+
+
+class Keys(NamedTuple):
+    """What `load_state_dict` did not find, and what it found besides."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 class Module:
@@ -260,8 +267,9 @@ class Module:
                     state[_join(path, name)] = value.detach()
         return state
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
-        """Copy values into the parameters and buffers, in place.
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Keys:
+        """Copy values into the parameters and buffers, in place; returns the keys that did not
+        match.
 
         Checked before anything is written: raises KeyError for missing or unknown keys (unless
         not `strict`), ShapeError for a wrong shape, DTypeError for what is no array of numbers, or
@@ -273,6 +281,7 @@ class Module:
         with no_grad():
             for key, value in values.items():
                 own[key].copy_(value)
+        return _unmatched(own, state_dict)
 
     def check_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Raises as `load_state_dict` would, and changes nothing."""
@@ -280,8 +289,7 @@ class Module:
         if not isinstance(given, Mapping):
             raise TypeError(f"a state_dict maps names to values, found {type(given).__name__}")
         own = self.state_dict()
-        missing = [k for k in own if k not in state_dict]
-        unknown = [k for k in state_dict if k not in own]
+        missing, unknown = _unmatched(own, state_dict)
         if strict and (missing or unknown):
             raise KeyError(
                 f"state_dict does not fit {type(self).__name__}: "
@@ -373,6 +381,10 @@ def _join(path: str, name: str) -> str:
 
 def _indented(text: str) -> str:
     return text.replace("\n", "\n  ")
+
+
+def _unmatched(own: Mapping[str, Any], given: Mapping[str, Any]) -> Keys:
+    return Keys([k for k in own if k not in given], [k for k in given if k not in own])
 
 
 def _some(names: list[str]) -> str:

@@ -37,3 +37,15 @@ class Options(Module):
     def extra_repr(self) -> str:
         shown = {k: v for k, v in self.given().items() if v is not None}
         return ", ".join(f"{k}={v!r}" for k, v in shown.items() if not isinstance(v, Tensor))
+
+
+class NoOptions(Options):
+    """A module that is a function of its inputs alone. Raises TypeError where it is given options:
+    a misspelt name would do nothing otherwise."""
+
+    def __init__(self, *values: object, **named: object) -> None:
+        super().__init__()
+        found = [*map(repr, values), *(f"{name}={value!r}" for name, value in named.items())]
+        if found:
+            hint = "; no layer works in place, leave it out" if "inplace" in named else ""
+            raise TypeError(f"{type(self).__name__}() takes no options, found {found[0]}{hint}")

@@ -293,6 +293,9 @@ MISTAKES: list[tuple[Any, type[Exception], str]] = [
     (lambda: nn.Linear(3, -1), treadle.ShapeError, "out_features must be a size"),
     (lambda: nn.GLU()(treadle.zeros((2, 3))), treadle.ShapeError, "whose size is 3"),
     (lambda: nn.Flatten(2, 1)(treadle.zeros((2, 3, 4))), treadle.ShapeError, "does not fit"),
+    (lambda: nn.Sigmoid(anything=1), TypeError, r"Sigmoid\(\) takes no options, found anything=1$"),
+    (lambda: nn.Tanh(1), TypeError, r"Tanh\(\) takes no options, found 1$"),
+    (lambda: nn.ReLU(inplace=True), TypeError, "found inplace=True; no layer works in place"),
 ]
 
 

@@ -166,7 +166,9 @@ def test_a_state_that_does_not_fit_changes_nothing() -> None:
     norm.load_state_dict({"num_batches_tracked": np.array(3, np.int32)}, strict=False)
     assert norm.num_batches_tracked is not None and norm.num_batches_tracked.item() == 3
     assert all(np.array_equal(before[k], v.numpy()) for k, v in net.state_dict().items())
-    net.load_state_dict({"count": np.ones(1, np.float32)}, strict=False)
+    keys = net.load_state_dict({"count": np.ones(1, np.float32), "other": 1}, strict=False)
+    assert keys.unexpected_keys == ["other"]
+    assert keys.missing_keys == [key for key in before if key != "count"]
     assert net.count.item() == 1
 
 

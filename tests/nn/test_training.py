@@ -271,6 +271,9 @@ def test_an_error_names_the_layer_that_it_came_from() -> None:
             run(treadle.zeros((2, 3)))
         notes = caught.value.__notes__
         assert any(n.startswith("in layer encoder.2: Linear(in_features=5") for n in notes)
+    with pytest.raises(treadle.ShapeError, match="query must have 8 features") as caught:
+        nn.TransformerEncoderLayer(8, 2)(treadle.zeros((5, 2, 7)))
+    assert caught.value.__notes__ == ["in layer self_attn: MultiheadAttention(...)"]
 
 
 def test_the_numbers_of_a_run_become_a_picture(tmp_path: Any) -> None:

@@ -9,20 +9,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import treadle.nn as native
-from treadle.nn.module import Module as _Module
+from treadle.nn.module import Keys, Module as _Module
 from treadle.torch.device import no_cuda
 from treadle.torch.names import keyword_error, nearest
 from treadle.torch.tensor import adopted, destination
-
-
-class Keys(NamedTuple):
-    """What `load_state_dict` did not find, and what it found besides."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
 
 
 class Module(_Module):
@@ -66,15 +59,11 @@ class Module(_Module):
 
     # --- saving and loading ------------------------------------------------------------------
 
-    def load_state_dict(  # type: ignore[override]
+    def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Keys:
         """Copy values into the parameters and buffers; returns the keys that did not match."""
-        super().load_state_dict(state_dict, strict)
-        own = self.state_dict()
-        return Keys(
-            [k for k in own if k not in state_dict], [k for k in state_dict if k not in own]
-        )
+        return super().load_state_dict(state_dict, strict)
 
     # --- other dtypes and places -------------------------------------------------------------
 
