@@ -22,9 +22,11 @@ def clip_grad_norm_(
 
     The factor is min(1, max_norm / (norm + 1e-6)), as PyTorch's. `norm_type` may be inf. Returns
     the norm from before, of rank 0. With `error_if_nonfinite` CheckError is raised, and nothing
-    changed, where it is inf or NaN.
+    changed, where it is inf or NaN. Raises ArgumentError for a `max_norm` below 0, which would turn
+    the gradients round.
     """
     grads = _grads(parameters)
+    _at_least_0("max_norm", max_norm)
     if norm_type <= 0:
         raise located(ArgumentError(f"norm_type must be above 0, found {norm_type}"))
     with no_grad():
@@ -40,10 +42,18 @@ def clip_grad_norm_(
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
-    """Bring every element of every gradient into [-clip_value, clip_value], in place."""
+    """Bring every element of every gradient into [-clip_value, clip_value], in place.
+
+    Raises ArgumentError for a `clip_value` below 0."""
+    _at_least_0("clip_value", clip_value)
     with no_grad():
         for grad in _grads(parameters):
             grad.copy_(api.clip(grad, -clip_value, clip_value))
+
+
+def _at_least_0(name: str, value: float) -> None:
+    if not isinstance(value, Tensor) and not value >= 0:
+        raise located(ArgumentError(f"{name} must be at least 0, found {value}"))
 
 
 def _grads(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:

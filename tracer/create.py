@@ -107,9 +107,10 @@ def _described(data: Any, array: npt.NDArray[Any]) -> str:
         return "complex numbers"
     if array.dtype.kind != "O":
         return f"dtype {array.dtype}"
-    odd = next((x for x in _leaves(data) if number_of(x) is None), None)
-    if odd is None:
+    odds = [x for x in _leaves(data) if number_of(x) is None]
+    if not odds:
         return "an integer beyond 64 bits"
+    odd = odds[0]
     return f"{type(odd).__name__} {odd!r:.40}" if odd is not data else f"a {type(odd).__name__}"
 
 

@@ -113,6 +113,16 @@ def test_a_norm_that_is_not_finite_can_be_refused_and_changes_nothing() -> None:
     assert np.isinf(np.array(p.grad)).all()
 
 
+def test_a_bound_below_0_is_refused_and_changes_nothing() -> None:
+    (p,) = params(1)
+    p.sum().backward()
+    with pytest.raises(treadle.ArgumentError, match=r"max_norm must be at least 0, found -1\.0"):
+        clip_grad_norm_(p, -1.0)
+    with pytest.raises(treadle.ArgumentError, match=r"clip_value must be at least 0, found -1\.0"):
+        clip_grad_value_(p, -1.0)
+    assert (np.array(p.grad) == 1).all()
+
+
 def test_values_of_gradients_are_clipped_in_place() -> None:
     (p,) = params(1)
     (p * treadle.tensor([[3.0], [-4.0], [0.5]], dtype=treadle.float64)).sum().backward()
