@@ -20,6 +20,11 @@ class Progress:
         self.epochs: list[dict[str, float]] = []
         self.best_epoch, self.best = -1, math.inf
 
+    def __repr__(self) -> str:
+        last = self.epochs[-1] if self.epochs else {}
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
+        return f"Progress of {len(self.epochs)} epochs" + (f", the last: {shown}" if shown else "")
+
     def column(self, name: str) -> list[float]:
         """One number of every epoch."""
         return [epoch[name] for epoch in self.epochs]

@@ -152,8 +152,15 @@ def trace(fn: Callable[..., Any], specs: Sequence[Any] = ()) -> Graph:
 
     `specs`: a TensorType, a text such as "f32[2, 3]", or a tensor or array for each argument; any
     other value is the argument itself. What `fn` captures is copied as it is now. Raises what the
-    function raises.
+    function raises, and ArgumentError for specs that are no list or tuple.
     """
+    if not isinstance(specs, (list, tuple)):
+        raise located(
+            ArgumentError(
+                f"specs is a list with one entry for each argument, found {type(specs).__name__}: "
+                "write [spec]"
+            )
+        )
     jitted = fn if isinstance(fn, Jitted) else jit(fn)
     arguments = [parse_arguments(s)[0] if isinstance(s, str) else s for s in specs]
     function, captured = jitted.captured(*arguments)

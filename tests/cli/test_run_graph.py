@@ -70,6 +70,9 @@ def test_an_update_of_state_changes_nothing_outside() -> None:
 
 def test_mistakes_of_a_graph_are_named() -> None:
     graph = treadle.trace(lambda x: x + 1, ["f32[2]"])
+    for alone in (treadle.TensorType(treadle.float32, (2,)), "f32[2]", treadle.ones(2)):
+        with pytest.raises(treadle.ArgumentError, match=r"specs is a list .* write \[spec\]"):
+            treadle.trace(treadle.exp, alone)  # type: ignore[arg-type]
     with pytest.raises(treadle.ArgumentError, match=r"x is an argument of the graph: feed it"):
         graph.run()
     with pytest.raises(treadle.ArgumentError, match=r"no value 'y'; there are x"):

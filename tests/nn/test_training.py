@@ -41,6 +41,7 @@ def test_fit_learns_and_reports_each_epoch(capsys: Any) -> None:
     assert set(found.epochs[0]) == {"loss", "validation loss", "validation accuracy"}
     assert found.epochs[-1]["validation accuracy"] > 0.95
     assert "epoch 4: loss" in capsys.readouterr().out
+    assert repr(found).startswith("Progress of 4 epochs, the last: loss 0.")
     numbers = nn.evaluate(model, nn.CrossEntropyLoss(), held, {"accuracy": nn.accuracy})
     assert numbers["loss"] == pytest.approx(found.best, rel=1e-6)
     labels = nn.predict(model, [x for x, _ in held]).argmax(axis=1)
