@@ -8,7 +8,8 @@
   3. A tail that reduces has the space [image, channel, piece, lines of a piece, position], under
      which it sees arrays of the product's shape, and reduces the last two axes.
   4. Any other is a map over windows, [image, channel, window, window], which reads arrays of the
-     product's shape by slices alone, that take every s-th line and position from one below s on.
+     product's shape by slices alone, that take every s-th line and position from one below s on;
+     of L lines of the product it has L // s, so that pieces of lines and windows are the same.
   5. All else that it reads broadcasts to its space. It can neither fault nor is it expensive.
 
 So a tile that has whole pieces of lines, or of windows, has all that its part of the tail reads.
@@ -109,6 +110,8 @@ def _windows(region: Function, product: Shape) -> Iterator[str]:
             yield f"{inner.op.name} in a tail of windows"
     if len(found) != 1:
         yield "a tail of windows reads the product by slices of one step"
+    elif any(space[2] != product[2] // steps[2] for steps in found):
+        yield "a tail of windows has a result for each window of lines"
     if not whole.isdisjoint(region.outputs):
         yield "a result of a tail of windows has a window's shape"
     yield from _outside(region, (space,))
