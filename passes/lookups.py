@@ -30,24 +30,32 @@ def run(fn: Function, ctx: PassContext) -> Function:
 
 @RULES.rule("matmul")
 def product_of_rows(b: Builder, i: Instr) -> Value | None:
-    """gather(t, i) @ w = gather(t @ w, i), for rows of t"""
+    """gather(t, i) @ w = gather(t @ w, i), for rows of t; also where the axes of i are permuted"""
     left, right = i.args
     shape = left.type.shape
     if made := made_by(left, "reshape"):
         left = made.args[0]
+    order: tuple[int, ...] = ()
+    if made := made_by(left, "permute"):
+        axes: tuple[int, ...] = getattr(made.attrs, "perm", ())
+        if not axes or axes[-1] != len(axes) - 1:
+            return None
+        left, order = made.args[0], axes[:-1]
     looked_up = made_by(left, "gather")
     if looked_up is None or right.type.rank != 2 or len(shape) < 2:
         return None
-    table, *indices = looked_up.args
+    table, indices = looked_up.args[0], looked_up.args[1]
     attrs: Any = looked_up.attrs
     if attrs.axes != (0,) or table.type.rank != 2 or left.type.shape[-1] != shape[-1]:
         return None
-    rows, count = table.type.shape[0], indices[0].type.size
+    rows, count = table.type.shape[0], indices.type.size
     if not isinstance(rows, int) or not isinstance(count, int) or count < _TIMES * rows:
         return None
     with b.at(looked_up.loc):
         product = b.matmul(table, right)
-        (found,) = b.emit(looked_up.op, (product, *indices), attrs)
+        if order:
+            indices = b.call("permute", indices, perm=order)
+        (found,) = b.emit(looked_up.op, (product, indices), attrs)
     return b.reshape(found, i.result.type.shape)
 
 
