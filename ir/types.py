@@ -101,7 +101,8 @@ def dtype_of(what: object) -> DType:
         found = None
     if found is None:
         names = ", ".join(d.name for d in DTYPES)
-        raise DTypeError(f"dtype {what!r:.60} is not supported; Treadle has {names}")
+        shown = what.name if isinstance(what, np.dtype) else repr(what)
+        raise DTypeError(f"dtype {shown:.60} is not supported; Treadle has {names}")
     return found
 
 

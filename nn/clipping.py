@@ -51,8 +51,8 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
             grad.copy_(api.clip(grad, -clip_value, clip_value))
 
 
-def _at_least_0(name: str, value: float) -> None:
-    if not isinstance(value, Tensor) and not value >= 0:
+def _at_least_0(name: str, value: object) -> None:
+    if isinstance(value, (int, float)) and not value >= 0:
         raise located(ArgumentError(f"{name} must be at least 0, found {value}"))
 
 

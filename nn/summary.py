@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from treadle.ir.dataclass import dataclass
-from treadle.ir.errors import DTypeError
+from treadle.ir.errors import ArgumentError, DTypeError, TreadleError
 from treadle.ir.types import TensorType, dtype_of, float32, shape_text
 from treadle.ir.work import work_of
 from treadle.nn.module import Module
@@ -63,16 +63,19 @@ class Summary:
 
 
 def summary(
-    model: Module, input_shape: Sequence[Any] | TensorType, dtype: object = None
+    model: Module, input_shape: Sequence[Any] | TensorType | str, dtype: object = None
 ) -> Summary:
     """What each layer of `model` gives for inputs of these shapes, with its parameters and FLOPs.
 
-    `input_shape`: a shape, or one for each input; `dtype` (float32) is theirs, or one for each.
+    `input_shape`: a shape, or one for each input; `dtype` (float32) is theirs, or one for each. A
+    text such as "i64[2, 3], f32[2, 4]" says both.
     Nothing is computed. Layers that wait for their first input get their size from this one;
     running statistics and generators stay as they are. Raises what the model raises for such
     inputs.
     """
     shapes = _shapes(input_shape)
+    if isinstance(dtype, (list, tuple)) and len(dtype) != len(shapes):
+        raise located(ArgumentError(f"dtype has {len(dtype)} entries for {len(shapes)} inputs"))
     kinds = list(dtype) if isinstance(dtype, (list, tuple)) else [dtype] * len(shapes)
     types = [
         s if isinstance(s, TensorType) else TensorType(float32 if k is None else dtype_of(k), s)
@@ -84,11 +87,27 @@ def summary(
 def _shapes(given: Any) -> list[Any]:
     if isinstance(given, TensorType):
         return [given]
+    if isinstance(given, str):
+        from treadle.ir.parser import parse_arguments  # where a text is given
+
+        return _shapes(parse_arguments(given))
     if not isinstance(given, Sequence) or not given:
-        raise located(DTypeError(f"input_shape must be a shape or shapes, found {given!r:.60}"))
+        raise _no_shape(given)
     if all(isinstance(n, int) for n in given):
-        return [tuple(given)]
-    return [g if isinstance(g, TensorType) else tuple(g) for g in given]
+        return [_sizes(given)]
+    return [g if isinstance(g, TensorType) else _sizes(g) for g in given]
+
+
+def _sizes(given: Any) -> tuple[int, ...]:
+    if not isinstance(given, (list, tuple)):
+        raise _no_shape(given)
+    if not all(isinstance(n, int) and n >= 0 for n in given):
+        raise _no_shape(given)
+    return tuple(given)
+
+
+def _no_shape(given: Any) -> TreadleError:
+    return located(DTypeError(f"input_shape must be a shape or shapes, found {given!r:.60}"))
 
 
 class _Looker:

@@ -201,6 +201,17 @@ def test_a_summary_counts_parameters_and_operations_and_runs_nothing() -> None:
         nn.summary(model, (2, 4, 16, 16))
 
 
+def test_a_summary_takes_shapes_with_dtypes_and_refuses_what_is_none() -> None:
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 2))
+    for rows in (nn.summary(model, "i64[2, 3]").rows, nn.summary(model, (2, 3), "int64").rows):
+        assert [row.output for row in rows if row.path] == ["(2, 3, 4)", "(2, 3, 2)"]
+    for wrong in ((2.0, 3), ("a",), (2, -3), [(2, 3), "a"], [], 5):
+        with pytest.raises(treadle.DTypeError, match="input_shape must be a shape or shapes"):
+            nn.summary(model, wrong)  # type: ignore[arg-type]
+    with pytest.raises(treadle.ArgumentError, match="dtype has 2 entries for 1 inputs"):
+        nn.summary(model, (2, 3), ["int64", "int64"])
+
+
 def test_a_shared_layer_is_counted_once() -> None:
     layer = nn.Linear(4, 4)
     found = nn.summary(nn.Sequential(layer, nn.ReLU(), layer), (3, 4))

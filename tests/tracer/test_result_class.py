@@ -126,6 +126,8 @@ def test_the_class_makes_tensors_as_the_function_does() -> None:
     assert made.requires_grad and made.tolist() == [0, 0]
     doubled = treadle.jit(lambda x: treadle.Tensor(x) * treadle.Tensor([2.0]))
     assert doubled(treadle.ones((2,))).tolist() == [2, 2]
+    with pytest.raises(treadle.DTypeError, match="dtype float16 is not supported; Treadle has"):
+        treadle.tensor(np.ones(2, np.float16))
     with pytest.raises(treadle.DTypeError, match="expected numbers, found NoneType None"):
         treadle.tensor([1, None])
     with pytest.raises(treadle.DTypeError, match="expected numbers, found strings"):
