@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from treadle.ir.errors import DTypeError
+from treadle.tracer.errors import located
+
 if TYPE_CHECKING:
     from treadle.nn.module import Module
 
@@ -16,6 +19,8 @@ class Handle:
     """Takes a hook out again: by `remove()`, or at the end of a `with` block."""
 
     def __init__(self, module: Module, kind: str, hook: Callable[..., Any]) -> None:
+        if not callable(hook):
+            raise located(DTypeError(f"a hook is a function, found {type(hook).__name__}"))
         self._module, self._kind, self._hook = module, kind, hook
         setattr(module, kind, (*getattr(module, kind), hook))
 

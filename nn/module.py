@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from treadle.ir.errors import DTypeError, ShapeError, TreadleError
+from treadle.ir.errors import ArgumentError, DTypeError, ShapeError, TreadleError
 from treadle.ir.types import DType, dtype_of, float32, float64, shape_text
 from treadle.nn.hooks import Handle, Hook, PreHook, call_with_hooks, name_layer
 from treadle.nn.parameter import Parameter
@@ -79,7 +79,12 @@ class Module:
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """A tensor that belongs to the state but is not trained (running statistics). One that is
-        not `persistent` (a cache) is in no `state_dict`."""
+        not `persistent` (a cache) is in no `state_dict`. Raises DTypeError for what is no tensor,
+        ArgumentError for a name with a dot, which would be a path."""
+        if not isinstance(tensor, (Tensor, type(None))):
+            raise located(DTypeError(f"buffer {name} is no tensor, found {type(tensor).__name__}"))
+        if "." in name:
+            raise located(ArgumentError(f"a buffer's name holds no dot, found {name!r}"))
         if name not in self._buffer_names:
             self._buffer_names = (*self._buffer_names, name)
         others = tuple(n for n in self._passing_names if n != name)

@@ -276,6 +276,12 @@ def test_mistakes_are_named() -> None:
         net.scale = treadle.tensor([1.0])  # type: ignore[assignment]
     with pytest.raises(treadle.TreadleError, match="Module does not define forward"):
         nn.Module()(1)
+    with pytest.raises(treadle.DTypeError, match="buffer mean is no tensor, found int"):
+        net.register_buffer("mean", 3)  # type: ignore[arg-type]
+    with pytest.raises(treadle.ArgumentError, match=r"holds no dot, found 'a\.b'"):
+        net.register_buffer("a.b", treadle.tensor([1.0]))
+    with pytest.raises(treadle.DTypeError, match="a hook is a function, found int"):
+        net.register_forward_hook(3)  # type: ignore[arg-type]
     with pytest.raises(treadle.DTypeError, match="only float"):
         nn.Parameter([1, 2])
 
