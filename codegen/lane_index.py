@@ -1,10 +1,13 @@
 """Indices along one dimension, as the W lanes of a vector see them.
 
-    index of lane l  =  base + offset + l // every * step
+    index of lane l  =  base + offset + (l + phase) // every * step
 
 `base` is a scalar i64 (an affine index: what it addresses is a run, a strided run, a run whose
 elements are for `every` lanes each or, with step 0, one element for all lanes) or a whole vector
 (anything else: each lane has its own address).
+An affine index that was clamped to an axis stays affine: it has a guard, and a load that follows
+the lanes leaves out those outside of the axis.
+
 Bounds and divisibility are kept beside it, so that a division that cannot part the lanes leaves an
 affine index affine, a clamp that cannot bite costs nothing, and vectors are 32 bits wide wherever
 they can be: neither AVX2 nor SSE2 can divide or multiply 64-bit lanes.
@@ -25,7 +28,8 @@ _INT32_MAX = 2**31 - 1
 class LaneIndex:
     """See the module. `low` and `high` are inclusive over all lanes, None where unknown.
 
-    `multiple` divides `base + offset` of an affine index; 0 where that is known to be 0.
+    `multiple` divides `base` of an affine index; 0 where there is none. `guard`: the index is to be
+    clamped; it is right in lanes where the guard's lies on its axis. `index_settled` clamps it.
     """
 
     base: Val | None = None
@@ -35,6 +39,13 @@ class LaneIndex:
     high: int | None = None
     multiple: int = 1
     every: int = 1
+    phase: int = 0
+    guard: Guard | None = None
+
+    @property
+    def divisor(self) -> int:
+        """What divides the index of lane 0; 0 where that is known to be 0."""
+        return gcd(self.multiple, self.offset)
 
     @property
     def is_vector(self) -> bool:
@@ -66,6 +77,15 @@ class LaneIndex:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """`index`, affine and not yet clamped to [0, size), of which `scale` times is in a sum."""
+
+    index: LaneIndex
+    size: int
+    scale: int = 1
+
+
 class IndexOps:
     """The index half of `ScalarOps`, on `LaneIndex`, for vectors of `lanes` lanes."""
 
@@ -90,10 +110,10 @@ class IndexOps:
             return LaneIndex(base, 0, step, low, high, multiple)
         ends = (base, base + step * (self.lanes - 1))
         known = max(ends) if high is None else min(max(ends), high)
-        return LaneIndex(None, base, step, min(ends), known, abs(base))
+        return LaneIndex(None, base, step, min(ends), known, 0)
 
     def index_const(self, value: int) -> LaneIndex:
-        return LaneIndex(None, value, 0, value, value, abs(value))
+        return LaneIndex(None, value, 0, value, value, 0)
 
     def index_add(self, i: LaneIndex, by: int) -> LaneIndex:
         return replace(
@@ -101,7 +121,6 @@ class IndexOps:
             offset=i.offset + by,
             low=_plus(i.low, by),
             high=_plus(i.high, by),
-            multiple=gcd(i.multiple, by),
         )
 
     def index_capped(self, i: LaneIndex, high: int | None) -> LaneIndex:
@@ -120,20 +139,41 @@ class IndexOps:
         if base is not None:
             elem = _elem(i.low, i.high, low, high) if i.is_vector else I64
             base = self.w.mul(self._resized(base, elem), by)
-        multiple = i.multiple * abs(by)
-        return LaneIndex(base, i.offset * by, i.step * by, low, high, multiple, i.every)
+        guard = i.guard and replace(i.guard, scale=i.guard.scale * by)
+        return replace(
+            i,
+            base=base,
+            offset=i.offset * by,
+            step=i.step * by,
+            low=low,
+            high=high,
+            multiple=i.multiple * abs(by),
+            guard=guard,
+        )
 
     def index_sum(self, i: LaneIndex, j: LaneIndex) -> LaneIndex:
-        if i.step != 0 and j.step != 0 and i.every != j.every:
+        if (i.guard and not j.is_uniform) or (j.guard and not i.is_uniform):
+            i, j = self.index_settled(i), self.index_settled(j)
+        walks = i if i.step != 0 else j
+        if i.step != 0 and j.step != 0 and (i.every, i.phase) != (j.every, j.phase):
             j = LaneIndex(self.vector_of(j), 0, 0, j.low, j.high)
-        every = i.every if i.step != 0 else j.every
         low = None if i.low is None else _plus(j.low, i.low)
         high = None if i.high is None else _plus(j.high, i.high)
         base = i.base if j.base is None else j.base
         if i.base is not None and j.base is not None:
             base = self._base_sum(i, j, low, high)
         multiple = gcd(i.multiple, j.multiple)
-        return LaneIndex(base, i.offset + j.offset, i.step + j.step, low, high, multiple, every)
+        return LaneIndex(
+            base,
+            i.offset + j.offset,
+            i.step + j.step,
+            low,
+            high,
+            multiple,
+            walks.every,
+            walks.phase,
+            i.guard or j.guard,
+        )
 
     def _base_sum(self, i: LaneIndex, j: LaneIndex, low: int | None, high: int | None) -> Val:
         assert i.base is not None and j.base is not None
@@ -148,25 +188,30 @@ class IndexOps:
             return i, self.index_const(0)
         if i.within(0, by):
             return self.index_const(0), i
+        i = self.index_settled(i)
         q_high = None if i.high is None else i.high // by
-        block = gcd(i.multiple, by)
-        if not i.is_vector and 0 <= i.step * ((self.lanes - 1) // i.every) < block:
+        block = gcd(i.divisor, by)
+        apart = (self.lanes - 1 + i.phase) // i.every
+        if not i.is_vector and 0 <= i.step * apart < block:
             q, r = self._divided(i, by)
-            whole = i.multiple // by if i.multiple % by == 0 else 1
+            r = replace(r, every=i.every, phase=i.phase)
+            whole = i.divisor // by if i.divisor % by == 0 else 1
             return (
                 replace(q, high=q_high, multiple=whole),
-                replace(r, step=i.step, high=by - 1, multiple=block, every=i.every),
+                replace(r, step=i.step, high=by - 1, multiple=block),
             )
         if not i.is_vector and i.step % by == 0:
             q, r = self._divided(i, by)
-            step = i.step // by
-            return replace(q, step=step, high=q_high, every=i.every), replace(r, high=by - 1)
-        if not i.is_vector and i.step == i.every == 1 and block == by and self.lanes % by == 0:
-            # whole groups of lanes: each has one quotient and all remainders
+            q = replace(q, every=i.every, phase=i.phase)
+            return replace(q, step=i.step // by, high=q_high), replace(r, high=by - 1)
+        if not i.is_vector and i.step == i.every == 1 and gcd(i.multiple, by) == by <= self.lanes:
+            # groups of lanes, the first one begun `phase` lanes before: each has one quotient
             q, _ = self._divided(i, by)
-            rests = lane_const([lane % by for lane in range(self.lanes)], I32)
+            phase = i.offset % by
+            whole = gcd(i.multiple, i.offset - phase) // by
+            rests = lane_const([(lane + phase) % by for lane in range(self.lanes)], I32)
             return (
-                replace(q, step=1, high=q_high, multiple=i.multiple // by, every=by),
+                replace(q, step=1, high=q_high, multiple=whole, every=by, phase=phase),
                 LaneIndex(rests, 0, 0, 0, by - 1),
             )
         elem = _elem(i.low, i.high)
@@ -198,6 +243,28 @@ class IndexOps:
             return i
         if size <= 1:
             return self.index_const(0)
+        if i.guard is None and not i.is_vector and i.step in (1, 2):
+            return replace(i, low=0, high=size - 1, guard=Guard(i, size))
+        return self._clamped(self.index_settled(i), size)
+
+    def index_settled(self, i: LaneIndex) -> LaneIndex:
+        """`i` without a guard: all of its lanes are right."""
+        if i.guard is None:
+            return i
+        raw, size, scale = i.guard.index, i.guard.size, i.guard.scale
+        ends = (_plus(raw.low, 0), _plus(raw.high, 1 - size))
+        low, high = (_times(end, scale) for end in (ends if scale >= 0 else ends[::-1]))
+        free = replace(
+            i,
+            low=None if low is None else _plus(i.low, low),
+            high=None if high is None else _plus(i.high, high),
+            guard=None,
+        )
+        moved = self.index_sum(self._clamped(raw, size), self.index_mul(raw, -1))
+        found = self.index_sum(free, self.index_mul(moved, scale))
+        return replace(found, low=i.low, high=i.high)
+
+    def _clamped(self, i: LaneIndex, size: int) -> LaneIndex:
         if i.is_uniform:
             v = self.scalar_of(i)
         else:
@@ -219,8 +286,9 @@ class IndexOps:
 
     def vector_of(self, i: LaneIndex, elem: Type | None = None) -> Val:
         """The index of each lane, as 32 or 64 bit integers (None: as narrow as its bounds)."""
+        i = self.index_settled(i)
         elem = elem or _elem(i.low, i.high)
-        steps = [lane // i.every * i.step for lane in range(self.lanes)]
+        steps = [(lane + i.phase) // i.every * i.step for lane in range(self.lanes)]
         ramp = lane_const([i.offset + step for step in steps], elem)
         if i.base is None:
             return ramp

@@ -103,8 +103,9 @@ class RandomOps(IndexOps):
 
     def _is_run(self, e: LaneIndex, per_block: int) -> bool:
         """Do the lanes hold whole blocks, one behind the other?"""
-        follows = e.step == e.every == 1 and not e.is_vector and self.lanes >= per_block
-        return follows and e.multiple % per_block == 0
+        follows = e.step == e.every == 1 and not e.is_vector and e.guard is None
+        follows = follows and self.lanes >= per_block
+        return follows and e.divisor % per_block == 0
 
     def _run_of_blocks(self, draw: Draw, first: Val, count: int) -> Counter:
         """Blocks from number `first` on."""

@@ -312,6 +312,7 @@ class LlvmScalarOps(RandomOps):
     def index_in(self, i: LaneIndex, low: int, high: int) -> Element:
         if i.within(low, high) or i.outside(low, high) or high <= low:
             return self.const(high > low and i.within(low, high), bool_)
+        i = self.index_settled(i)
         v = self.scalar_of(i) if i.is_uniform else self.vector_of(i)
         shifted = self.w.sub(v, low) if low else v
         return Element(self.w.icmp("ult", shifted, high - low), bool_)

@@ -24,6 +24,7 @@ from treadle.codegen.scalar_llvm import Element, LlvmScalarOps
 from treadle.codegen.turning import BLOCK
 from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Instr, Value
+from treadle.ir.op import Trait
 from treadle.ir.scalar import Index, Numbered, Scalar
 from treadle.ir.types import Shape, Size
 
@@ -37,7 +38,8 @@ class RegionCode:
     `sizes` has the size of each loop, a value where it is known only at run time; `bounds` where
     a tile begins and ends along the loops that are cut. `ready`: the stored values that an earlier
     pass has put into their scratch buffers. `room`: scratch for partial results.
-    `streaming`: the results that the plan wants streamed are known to be aligned.
+    `streaming`: the results that the plan wants streamed are known to be aligned. `checks`: an
+    instruction checks what it is given.
     """
 
     state: Emission
@@ -52,8 +54,12 @@ class RegionCode:
     sizes: tuple[int | Val, ...]
     bounds: Mapping[int, tuple[Val, Val]]
     streaming: bool = False
+    checks: bool = field(init=False)
     ready: set[Value] = field(default_factory=set)
     _dims: dict[Value, frozenset[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.checks = any(Trait.CAN_FAULT in i.op.traits for i in self.region.fn.instrs)
 
     @property
     def vector_dim(self) -> int:
@@ -398,6 +404,8 @@ class Scope:
         for i, step in zip(index, row_major(shape), strict=True):
             if step != 0:
                 flat = self.ops.index_sum(flat, self.ops.index_mul(i, _whole(step)))
+        if self.code.checks:  # unused lanes too: they must read what is there
+            flat = self.ops.index_settled(flat)
         dtype = param.type.dtype
         return access.load(self.ops, self.code.inputs[param], flat, dtype, self.mask)
 

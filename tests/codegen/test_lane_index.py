@@ -168,3 +168,21 @@ def test_a_constant_index_needs_no_code() -> None:
     assert i == LaneIndex(None, 20, 0, 20, 20, i.multiple)
     assert s.from_index(i, int32).literal == 20
     assert "=" not in str(s.w).split("entry:")[1]
+
+
+def test_a_division_behind_an_offset_begins_within_a_group() -> None:
+    s = _ops()
+    i = s.index_add(s.index(s.w.args[0], 1, 0, 1023, multiple=8), 1)
+    q, r = s.index_divmod(i, 2)
+    assert (q.is_vector, q.step, q.every, q.phase, q.high) == (False, 1, 2, 1, 512)
+    assert (r.is_vector, r.high) == (True, 1)
+
+
+def test_a_clamped_index_stays_affine_until_a_lane_is_asked_for() -> None:
+    s = _ops()
+    i = s.index_clamp(s.index_add(s.index(s.w.args[0], 1, 0, 63), -3), 60)
+    moved = s.index_sum(s.index_mul(i, 1), s.index_const(120))
+    assert (moved.is_vector, moved.step, moved.offset) == (False, 1, 117)
+    settled = s.index_settled(moved)
+    assert (settled.is_vector, settled.guard) == (True, None)
+    assert (settled.low, settled.high) == (120, 179)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from native_call import Array, compiled
+from native_call import Array, compiled, lowered
 from test_fused import FAMILIES, program
 
 from treadle.codegen.target import Target
 from treadle.ir.builder import Builder
 from treadle.ir.graph import Value
-from treadle.ir.types import DType, TensorType, bool_, float32, float64, uint8
+from treadle.ir.interpreter import interpret
+from treadle.ir.types import DType, TensorType, bool_, float32, float64, int32, uint8
 
 SIZES = [1, 2, 3, 4, 7, 8, 9, 12, 16, 17, 28, 33, 70]
 
@@ -85,3 +86,43 @@ def test_a_pool_of_windows_side_by_side_gathers_nothing(size: int, target: Targe
     want = np.where(held, g[..., None], 0).reshape(3, half, half, 2, 2)
     np.testing.assert_array_equal(best, blocks.max(-1))
     np.testing.assert_array_equal(grad, np.moveaxis(want, 3, 2).reshape(3, size, size))
+
+
+@pytest.mark.parametrize("target", FAMILIES, ids=lambda t: t.name)
+@pytest.mark.parametrize("pads", [(1, 1), (1, 0), (2, 2)], ids=str)
+@pytest.mark.parametrize("size", [5, 16, 31, 32, 64])
+def test_a_pool_of_padded_windows_that_overlap_gathers_nothing(
+    size: int, pads: tuple[int, int], target: Target
+) -> None:
+    windows = {
+        "axes": (1, 2), "kernel": (3, 3), "stride": (2, 2), "padding": (pads, pads),
+        "dilation": (1, 1),
+    }  # fmt: skip
+    count = (size + sum(pads) - 3) // 2 + 1
+
+    def body(b: Builder, x: Value, g: Value) -> tuple[Value, ...]:
+        best, taps = b.call_multi("max_pool", x, **windows)
+        return best, b.call("max_pool_grad", g, taps, size=(size, size), **windows)
+
+    kinds = TensorType(float32, (2, size, size)), TensorType(float32, (2, count, count))
+    native = compiled(program(body, *kinds), target)
+    assert "gather" not in native.emitted.ir
+    x, g = _numbers(2, size, size).astype(np.float32), _numbers(2, count, count) + 1.0
+    best, grad = native.results(x, g.astype(np.float32))
+    want = interpret(lowered(program(body, *kinds)), [x, g.astype(np.float32)])
+    np.testing.assert_array_equal(best, want[0])
+    np.testing.assert_array_equal(grad, want[1])
+
+
+@pytest.mark.parametrize("target", FAMILIES, ids=lambda t: t.name)
+def test_padding_around_checked_indices_is_no_fault(target: Target) -> None:
+    """Lanes in the padding are checked too: they read an index that there is."""
+
+    def body(b: Builder, at: Value) -> Value:
+        found = b.call("check_index", b.sub(at, 5), size=4, what="class")
+        return b.call("pad", found, low=(3,), high=(4,), value=-1.0)
+
+    at = np.arange(19, dtype=np.int32) % 4 + 5
+    native = compiled(program(body, TensorType(int32, (19,))), target)
+    (got,) = native.results(at)
+    np.testing.assert_array_equal(got, np.pad(at - 5, (3, 4), constant_values=-1))
