@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from treadle.bench import workload
+from treadle.bench import suites, workload
 
 ROOT = Path(__file__).resolve().parents[2]
 Numbers = list[float]
@@ -39,6 +39,7 @@ def load(path: str, facade: bool) -> ModuleType:
     source = (ROOT / path).read_text(encoding="utf-8")
     module = ModuleType(f"{Path(path).stem}_{'facade' if facade else 'torch'}_program")
     sys.modules[module.__name__] = module  # where its dataclasses look for their names
+    assert suites  # has registered its own before another registry is put in
     registry, workload._REGISTRY = workload._REGISTRY, {}
     try:
         exec(compile(with_facade(source) if facade else source, path, "exec"), vars(module))

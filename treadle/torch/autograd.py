@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from treadle.ir.errors import ArgumentError, GradientError
-from treadle.torch.names import facade, missing
+from treadle.torch.functions import facade
+from treadle.torch.names import missing
 from treadle.torch.tensor import Tensor
 from treadle.tracer import api
 from treadle.tracer.errors import located

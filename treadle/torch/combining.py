@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from treadle.ir.errors import ShapeError
-from treadle.torch.names import facade
+from treadle.torch.functions import facade
 from treadle.torch.shaping import tensor_split
 from treadle.tracer import api
 from treadle.tracer.errors import located

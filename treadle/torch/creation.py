@@ -11,7 +11,7 @@ import treadle
 from treadle.ir.errors import ArgumentError, DTypeError
 from treadle.ir.types import float32, int64
 from treadle.torch.device import checked_device
-from treadle.torch.names import facade
+from treadle.torch.functions import facade
 from treadle.torch.tensor import sizes
 from treadle.tracer import api
 from treadle.tracer.create import tensor as _tensor

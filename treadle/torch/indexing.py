@@ -8,7 +8,7 @@ import numpy as np
 
 from treadle.ir.errors import ArgumentError, ShapeError
 from treadle.ir.types import shape_text
-from treadle.torch.names import facade
+from treadle.torch.functions import facade
 from treadle.tracer import api
 from treadle.tracer.errors import located
 from treadle.tracer.promote import as_operand

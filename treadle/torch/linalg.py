@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from treadle.torch.names import facade, missing
+from treadle.torch.functions import facade
+from treadle.torch.names import missing
 from treadle.torch.products import cross, matmul, multi_dot
 from treadle.tracer import api
 

@@ -9,7 +9,7 @@ from typing import Any
 from treadle.ir.errors import DTypeError
 from treadle.ir.types import bool_, float32, float64, int32, int64, uint8
 from treadle.torch import combining, creation, indexing, pointwise, products, reductions, shaping
-from treadle.torch.names import facade
+from treadle.torch.functions import facade
 from treadle.torch.tensor import Tensor
 from treadle.tracer import api
 from treadle.tracer.errors import located

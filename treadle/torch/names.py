@@ -1,4 +1,4 @@
-"""How the facade says what it lacks, and how its functions take PyTorch's keywords.
+"""How the facade says what it lacks.
 
 A name that is not there raises AttributeError with the nearest names that are; a keyword that a
 function does not take raises TypeError with the nearest that it takes.
@@ -6,14 +6,10 @@ function does not take raises TypeError with the nearest that it takes.
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, Final
-
-from treadle.torch.tensor import adopted, own
-from treadle.tracer.traceback import as_door, door
 
 # What does the same work under another name, or takes another way.
 KNOWN: Final[Mapping[str, str]] = {
@@ -105,40 +101,3 @@ def keyword_error(fn: Callable[..., Any], name: str, kwargs: Mapping[str, Any]) 
         f"{name}() of treadle.torch takes no keyword {unknown!r}{hint} (it takes "
         f"{', '.join(takes) or 'none'})"
     )
-
-
-def facade(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn` as a function of the facade: its results are the facade's tensors, NumPy's keywords
-    `axis`, `keepdims` and `x` are taken for PyTorch's, as PyTorch does, `out=` writes the result
-    there, and an unknown keyword is told of."""
-    parameters = inspect.signature(fn).parameters
-    aliases = {
-        alias: name
-        for alias, name in (("axis", "dim"), ("keepdims", "keepdim"), ("x", "input"))
-        if name in parameters and alias not in parameters
-    }
-    takes_out = "out" not in parameters
-
-    @functools.wraps(fn)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        out = None
-        if kwargs:
-            for alias, name in aliases.items():
-                if alias in kwargs:
-                    kwargs[name] = kwargs.pop(alias)
-            if takes_out and "out" in kwargs:
-                out = kwargs.pop("out")
-        try:
-            found = fn(*args, **kwargs)
-        except TypeError as error:
-            told = keyword_error(fn, fn.__name__, kwargs)
-            if told is None:
-                raise
-            raise told from error
-        if out is not None:
-            return out.copy_(found)
-        if any(found is arg for arg in args):
-            return own(found)
-        return adopted(found)
-
-    return door(as_door(call))

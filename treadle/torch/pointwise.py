@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from treadle.ir.errors import ArgumentError
-from treadle.torch.names import facade
+from treadle.torch.functions import facade
 from treadle.tracer import api
 from treadle.tracer.api.arguments import option
 from treadle.tracer.errors import located

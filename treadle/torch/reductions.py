@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from treadle.ir.errors import ArgumentError
-from treadle.torch.names import facade
+from treadle.torch.functions import facade
 from treadle.tracer import api
 from treadle.tracer.errors import located
 from treadle.tracer.promote import as_operand

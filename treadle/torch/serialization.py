@@ -17,7 +17,7 @@ import numpy as np
 from treadle.ir.errors import ArgumentError
 from treadle.nn.weights_file import CheckpointError, read_file, write_file
 from treadle.torch.device import checked_device
-from treadle.torch.names import facade
+from treadle.torch.functions import facade
 from treadle.torch.tensor import adopted
 from treadle.tracer.create import tensor
 from treadle.tracer.errors import located

@@ -10,7 +10,7 @@ from typing import Any
 
 from treadle.ir.errors import ArgumentError, ShapeError
 from treadle.ir.types import shape_text
-from treadle.torch.names import facade
+from treadle.torch.functions import facade
 from treadle.torch.tensor import sizes
 from treadle.tracer import api
 from treadle.tracer.api.manipulation import flatten as _flatten

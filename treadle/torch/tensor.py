@@ -17,6 +17,7 @@ from treadle.ir.errors import ArgumentError, DTypeError
 from treadle.ir.types import DType, dtype_of, float32, shape_text
 from treadle.nn.parameter import Parameter as _Parameter
 from treadle.torch.device import CPU, checked_device, device, no_cuda
+from treadle.torch.names import missing
 from treadle.tracer import api
 from treadle.tracer.cell import Cell
 from treadle.tracer.create import tensor as _tensor
@@ -68,8 +69,6 @@ class Tensor(_Tensor):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        from treadle.torch.names import missing
-
         raise missing("a Tensor of treadle.torch", name, dir(type(self)))
 
     # --- what it is --------------------------------------------------------------------------

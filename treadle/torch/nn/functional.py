@@ -10,7 +10,8 @@ from typing import Any
 import treadle
 from treadle.nn import functional as native
 from treadle.torch import pointwise
-from treadle.torch.names import facade, missing
+from treadle.torch.functions import facade
+from treadle.torch.names import missing
 from treadle.tracer import api
 from treadle.tracer.promote import as_operand
 

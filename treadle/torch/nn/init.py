@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from treadle.nn import init as native
-from treadle.torch.names import facade, missing
+from treadle.torch.functions import facade
+from treadle.torch.names import missing
 
 _NAMES = (
     "calculate_gain", "constant_", "dirac_", "eye_", "kaiming_normal_", "kaiming_uniform_",

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from treadle.nn import clipping as native
-from treadle.torch.names import facade, missing
+from treadle.torch.functions import facade
+from treadle.torch.names import missing
 from treadle.tracer import api
 from treadle.tracer.modes import no_grad
 

@@ -15,7 +15,8 @@ from treadle.nn.data import (
     default_collate as _default_collate,
     random_split as _random_split,
 )
-from treadle.torch.names import facade, keyword_error, missing
+from treadle.torch.functions import facade
+from treadle.torch.names import keyword_error, missing
 from treadle.torch.tensor import adopted_tree
 from treadle.tracer.promote import as_operand
 
