@@ -201,6 +201,7 @@ class _Pack:
         count = w.sdiv(w.sub(w.add(self.rows, self.panel), 1), self.panel)
         unit_row, unit_k = w.icmp("eq", self.row_step, 1), w.icmp("eq", self.k_step, 1)
         turns = w.and_(unit_k, w.icmp("sge", self.ks, self.width))
+        turns = w.and_(turns, w.icmp("sge", self.panel, 128 // self.elem.bits))
         copy, other = w.new_block("copy"), w.new_block("other")
         w.cond_br(unit_row, copy, other)
         w.start(copy)
@@ -285,16 +286,16 @@ class _Pack:
         """Vectors of ks from a few rows are turned within each 16 bytes, and each 16 bytes stored
         (whole vectors turned by wider shuffles take LLVM's x86 backend 15 ms to select).
 
-        A row that is not there is the last one again. Where the panel is no multiple of the rows in
-        16 bytes, stores run over into the next k's first rows: hence the first rows are written
-        last. The last vector of ks ends where the ks do and writes some of them once more.
+        A row that is not there is the last one again. The last rows end where the panel does, the
+        last vector of ks where the ks do, and some are written once more: nothing is stored beyond
+        the panel, behind which another thread may be writing the next one.
         """
         w, width, panel = self.w, self.width, self.panel
         rows = 128 // self.elem.bits
         groups = w.sdiv(w.add(panel, rows - 1), rows)
         last_row, last_k = w.sub(valid, 1), w.sub(self.ks, width)
         with w.loop(0, groups, label="rows") as g:
-            first = w.mul(w.sub(w.sub(groups, g), 1), rows)
+            first = w.binary("llvm.smin", w.mul(g, rows), w.sub(panel, rows))
             group = [w.binary("llvm.smin", w.add(first, i), last_row) for i in range(rows)]
             starts = [self._at(source, row, self.row_step) for row in group]
             column = w.gep(to, first, self.elem)
