@@ -156,7 +156,7 @@ def plan_pixels(
     cost, (images, span, bm) = _pieces(what, line, spans, most, (mr, nr), lanes, wanted, shifts)
     columns = images * span * line
     around = what.groups * -(-what.images // images) * -(-lines // span)
-    staged = images > 1 or len(phases) > 1
+    staged = images > 1 or len(phases) > 1 or taps == 0  # what no tap meets is scattered: zeros
     unrolled = shifts and images == 1 and _unrolls(what, span, lanes)
     reach = abs(what.high.tap_step) * (what.high.taps - 1) * line if unrolled else 0
     ld = up(columns, nr) + reach + lanes
