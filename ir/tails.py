@@ -24,7 +24,7 @@ from treadle.ir.dataclass import dataclass
 from treadle.ir.graph import Function, Instr, Value
 from treadle.ir.op import Trait, can_fail
 from treadle.ir.scalar import Reduce, Scalar
-from treadle.ir.types import Shape, shape_text
+from treadle.ir.types import Dim, Shape, shape_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +110,16 @@ def _windows(region: Function, product: Shape) -> Iterator[str]:
             yield f"{inner.op.name} in a tail of windows"
     if len(found) != 1:
         yield "a tail of windows reads the product by slices of one step"
-    elif any(space[2] != product[2] // steps[2] for steps in found):
+    elif any(_windows(product[2], steps[2]) != space[2] for steps in found):
         yield "a tail of windows has a result for each window of lines"
     if not whole.isdisjoint(region.outputs):
         yield "a result of a tail of windows has a window's shape"
     yield from _outside(region, (space,))
+
+
+def _windows(lines: int | Dim, step: int) -> int | None:
+    """How many windows of `step` lines there are; None where the lines have no number."""
+    return lines // step if isinstance(lines, int) else None
 
 
 def _is_view(inner: Instr, region: Function, space: Shape) -> bool:
