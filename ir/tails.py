@@ -110,14 +110,14 @@ def _windows(region: Function, product: Shape) -> Iterator[str]:
             yield f"{inner.op.name} in a tail of windows"
     if len(found) != 1:
         yield "a tail of windows reads the product by slices of one step"
-    elif any(_windows(product[2], steps[2]) != space[2] for steps in found):
+    elif any(_window_count(product[2], steps[2]) != space[2] for steps in found):
         yield "a tail of windows has a result for each window of lines"
     if not whole.isdisjoint(region.outputs):
         yield "a result of a tail of windows has a window's shape"
     yield from _outside(region, (space,))
 
 
-def _windows(lines: int | Dim, step: int) -> int | None:
+def _window_count(lines: int | Dim, step: int) -> int | None:
     """How many windows of `step` lines there are; None where the lines have no number."""
     return lines // step if isinstance(lines, int) else None
 
