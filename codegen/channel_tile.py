@@ -108,7 +108,7 @@ class _Tile:
 def turn_function(state: Emission, dtype: DType, nr: int) -> str:
     """`turn(from, to, step, positions, rows)`: element [p][r] of `from`, rows `nr` apart, becomes
     element [r][p] of `to`, rows `step` apart."""
-    name = f"turn_{dtype.short}_{nr}"
+    name = f"turn_weights_{dtype.short}_{nr}"
     return state.once(name, lambda name: _write_turn(state, name, dtype, nr))
 
 
