@@ -45,15 +45,22 @@ class Emission:
     contract: bool = False
     faults: list[FaultSite] = field(default_factory=list)
     host_calls: list[HostCall] = field(default_factory=list)
-    made: set[str] = field(default_factory=set)
+    made: dict[str, object] = field(default_factory=dict)  # by name: the code that writes it
     same: dict[str, str] = field(default_factory=dict)
 
     def once(self, name: str, write: Callable[[str], None]) -> str:
-        """Write the module function `name` unless it, or the module's library, has it already."""
+        """Write the module function `name` unless it, or the module's library, has it already.
+
+        Two writers of one name are a mistake of ours, which would call a function by another's
+        signature.
+        """
+        writer = getattr(write, "__code__", None)  # a method has its function's
         if name not in self.made:
-            self.made.add(name)
+            self.made[name] = writer
             if not self.module.take(name):
                 write(name)
+        elif self.made[name] is not writer:
+            raise AssertionError(f"two functions are called {name}: {writer}, {self.made[name]}")
         return name
 
     def fault_site(
